@@ -1,0 +1,131 @@
+//! The one rule by which a variant is chosen.
+
+use crate::{Facts, Profile};
+use shaders::{Kernel, Needs, Variant};
+
+/// Variants that the user forces, from `HEALTHGPT_VARIANT=portable` or `gemv=split_k,rmsnorm=portable`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forced {
+    /// Portable variants everywhere.
+    pub portable: bool,
+    /// (kernel, variant).
+    pub variants: Vec<(String, String)>,
+}
+
+impl Forced {
+    /// Parses the value of `HEALTHGPT_VARIANT`.
+    ///
+    /// *Errors*: names a kernel or variant that does not exist.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut forced = Forced::default();
+        for item in text.split(',').map(str::trim).filter(|s| !s.is_empty()) {
+            if item == "portable" {
+                forced.portable = true;
+                continue;
+            }
+            let (kernel, variant) =
+                item.split_once('=').ok_or_else(|| format!("`{item}` is neither `portable` nor KERNEL=VARIANT"))?;
+            let found = shaders::kernels().iter().find(|k| k.name == kernel);
+            let found = found.ok_or_else(|| format!("no kernel `{kernel}`"))?;
+            if !found.variants.iter().any(|v| v.name == variant) {
+                let known: Vec<_> = found.variants.iter().map(|v| v.name).collect();
+                return Err(format!("kernel `{kernel}` has no variant `{variant}`; it has {}", known.join(", ")));
+            }
+            forced.variants.push((kernel.into(), variant.into()));
+        }
+        Ok(forced)
+    }
+}
+
+/// Whether a device has what a variant needs.
+pub fn meets(facts: &Facts, needs: &Needs) -> bool {
+    !needs.subgroups || facts.subgroups
+}
+
+/// The variant for `kernel`: the forced one if it fits, else the profile's preference if it fits, else the first that
+/// fits. The last variant of a kernel needs only the WebGPU floor, so there always is one.
+pub fn select(kernel: &Kernel, facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
+    let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && meets(facts, &v.needs));
+    let forced_name = forced.variants.iter().find(|(k, _)| k == kernel.name).map(|(_, v)| v.as_str());
+    if let Some(variant) = forced_name.and_then(fits) {
+        return variant;
+    }
+    let portable = || kernel.variants.last().expect("a kernel has variants");
+    if forced.portable {
+        return portable();
+    }
+    let preferred = profile.prefer.iter().find(|(k, _)| *k == kernel.name).and_then(|(_, v)| fits(v));
+    preferred.or_else(|| kernel.variants.iter().find(|v| meets(facts, &v.needs))).unwrap_or_else(portable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GENERIC, Kind, PROFILES, profile};
+
+    fn made_up() -> Vec<Facts> {
+        let mut all = Vec::new();
+        for kind in [Kind::Discrete, Kind::Integrated, Kind::Cpu, Kind::Other] {
+            for subgroups in [false, true] {
+                all.push(Facts { kind, subgroups, ..Facts::floor() });
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_device_gets_a_variant_it_can_run() {
+        for facts in made_up() {
+            let profile = profile(&facts, None).unwrap();
+            for kernel in shaders::kernels() {
+                let variant = select(kernel, &facts, profile, &Forced::default());
+                assert!(meets(&facts, &variant.needs), "{} on {facts:?}", kernel.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_variant_is_chosen_by_some_device() {
+        for kernel in shaders::kernels() {
+            for variant in kernel.variants {
+                let reached = made_up().iter().any(|facts| {
+                    let profile = profile(facts, None).unwrap();
+                    select(kernel, facts, profile, &Forced::default()).name == variant.name
+                });
+                assert!(reached, "{} {} is never chosen", kernel.name, variant.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_variant_needs_nothing() {
+        for kernel in shaders::kernels() {
+            assert!(meets(&Facts::floor(), &kernel.variants.last().unwrap().needs), "{}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn profiles_name_only_what_exists() {
+        for profile in PROFILES {
+            for (kernel, variant) in profile.prefer {
+                Forced::parse(&format!("{kernel}={variant}")).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_forced_variant_wins_where_it_fits() {
+        let facts = Facts { kind: Kind::Cpu, ..Facts::floor() };
+        let forced = Forced::parse("gemv=split_k").unwrap();
+        assert_eq!(select(&shaders::gemv::KERNEL, &facts, &GENERIC, &forced).name, "split_k");
+        let forced = Forced::parse("rmsnorm=subgroup").unwrap();
+        assert_eq!(select(&shaders::rmsnorm::KERNEL, &facts, &GENERIC, &forced).name, "portable");
+        assert!(Forced::parse("gemv=coop").unwrap_err().contains("split_k"));
+        assert!(Forced::parse("nothing").is_err());
+    }
+
+    #[test]
+    fn an_unknown_profile_is_an_error_that_lists_the_known_ones() {
+        assert!(profile(&Facts::floor(), Some("abacus")).unwrap_err().contains("generic"));
+    }
+}

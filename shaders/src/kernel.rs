@@ -1,0 +1,219 @@
+//! What a kernel declares: bindings, variants, needs. The contract test holds each WGSL text against it.
+
+use bytemuck::{Pod, Zeroable};
+
+/// How a kernel sees a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<uniform>`
+    Uniform,
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    ReadWrite,
+}
+
+/// One buffer of a kernel, in bind group 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// `@binding(index)`
+    pub index: u32,
+    /// Name in the WGSL text.
+    pub name: &'static str,
+    /// Access mode.
+    pub access: Access,
+}
+
+const fn binding(index: u32, name: &'static str, access: Access) -> Binding {
+    Binding { index, name, access }
+}
+
+/// `var<uniform>` at `index`.
+pub(crate) const fn uniform(index: u32, name: &'static str) -> Binding {
+    binding(index, name, Access::Uniform)
+}
+
+/// `var<storage, read>` at `index`.
+pub(crate) const fn read(index: u32, name: &'static str) -> Binding {
+    binding(index, name, Access::Read)
+}
+
+/// `var<storage, read_write>` at `index`.
+pub(crate) const fn write(index: u32, name: &'static str) -> Binding {
+    binding(index, name, Access::ReadWrite)
+}
+
+/// What a variant asks of a device beyond the WebGPU floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Subgroup operations, of any size.
+    pub subgroups: bool,
+}
+
+/// One way of computing a kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// The mechanism, never a vendor: `subgroup`, `uniform_x`, `portable`.
+    pub name: &'static str,
+    /// What `#import KEY` means in this variant, as (key, file).
+    pub imports: &'static [Choice],
+    /// Override constants that this variant fixes.
+    pub constants: &'static [(&'static str, f64)],
+    /// What the device must have.
+    pub needs: Needs,
+}
+
+/// An import slot with the file that fills it.
+pub type Choice = (&'static str, &'static str);
+
+/// The variant that needs nothing.
+pub(crate) const PORTABLE: Variant = Variant { name: "portable", imports: &[], constants: &[], needs: Needs { subgroups: false } };
+
+/// Variants of a kernel whose only freedom is how it reduces over a workgroup.
+pub(crate) const REDUCTIONS: &[Variant] = &[
+    Variant { name: "subgroup", imports: &[("reduce", "reduce_subgroup")], constants: &[], needs: Needs { subgroups: true } },
+    Variant { imports: &[("reduce", "reduce_workgroup")], ..PORTABLE },
+];
+
+/// A kernel: one WGSL text with its contract.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel {
+    /// Stem of the file.
+    pub name: &'static str,
+    /// WGSL with `#import` lines.
+    pub source: &'static str,
+    /// Its own bindings; those of imported files come on top.
+    pub bindings: &'static [Binding],
+    /// Size of `Params` in bytes.
+    pub params_bytes: usize,
+    /// Import slots that the data decides (weight format, cache format), with the files that may fill each.
+    pub data_imports: &'static [(&'static str, &'static [&'static str])],
+    /// Best first; the last needs only the WebGPU floor.
+    pub variants: &'static [Variant],
+    /// Named shapes with expected results.
+    pub cases: fn() -> Vec<crate::Case>,
+}
+
+impl Kernel {
+    /// All bindings of this kernel with the given imports, in order of their index.
+    pub fn all_bindings(&self, imports: &[Choice]) -> Vec<Binding> {
+        let mut all = self.bindings.to_vec();
+        for (_, file) in imports {
+            all.extend(import(file).map_or(&[][..], |i| i.bindings));
+        }
+        all.push(uniform(1, "step"));
+        all.sort_by_key(|b| b.index);
+        all
+    }
+}
+
+/// Values of one run of a plan; mirrors `Step` in `step.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Position of the first token.
+    pub pos: u32,
+    /// Tokens in this run.
+    pub n: u32,
+    /// Positions in the cache after this run.
+    pub kv_len: u32,
+    /// Padding.
+    pub unused: u32,
+}
+
+/// Storage format of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// Half precision.
+    F16,
+    /// Single precision, for comparisons.
+    F32,
+}
+
+impl KvFormat {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvFormat::F16 => 2,
+            KvFormat::F32 => 4,
+        }
+    }
+
+    /// File behind `#import kv_write`.
+    pub fn write_import(self) -> Choice {
+        ("kv_write", match self {
+            KvFormat::F16 => "kv_write_f16",
+            KvFormat::F32 => "kv_write_f32",
+        })
+    }
+
+    /// File behind `#import kv_read`.
+    pub fn read_import(self) -> Choice {
+        ("kv_read", match self {
+            KvFormat::F16 => "kv_read_f16",
+            KvFormat::F32 => "kv_read_f32",
+        })
+    }
+}
+
+/// A WGSL file that is imported, never dispatched.
+#[derive(Debug, Clone, Copy)]
+pub struct Import {
+    /// Stem of the file.
+    pub name: &'static str,
+    /// WGSL.
+    pub source: &'static str,
+    /// Bindings it declares.
+    pub bindings: &'static [Binding],
+}
+
+macro_rules! imports {
+    ($($name:literal: [$($binding:expr),*],)*) => {
+        const IMPORTS: &[Import] = &[$(Import {
+            name: $name,
+            source: include_str!(concat!("../wgsl/shared/", $name, ".wgsl")),
+            bindings: &[$($binding),*],
+        }),*];
+    };
+}
+
+imports! {
+    "act_gelu": [],
+    "act_none": [],
+    "act_quick_gelu": [],
+    "kv_read_f16": [read(8, "k_cache"), read(9, "v_cache")],
+    "kv_read_f32": [read(8, "k_cache"), read(9, "v_cache")],
+    "kv_write_f16": [write(8, "k_cache"), write(9, "v_cache")],
+    "kv_write_f32": [write(8, "k_cache"), write(9, "v_cache")],
+    "reduce_subgroup": [],
+    "reduce_workgroup": [],
+    "step": [],
+    "weights_f16": [read(10, "quants")],
+    "weights_q4": [read(10, "quants"), read(11, "scales"), read(12, "zero_points")],
+    "weights_q8": [read(10, "quants"), read(11, "scales")],
+    "x_storage": [read(2, "x")],
+    "x_uniform": [uniform(2, "x")],
+}
+
+/// The imported file of that name.
+pub fn import(name: &str) -> Option<&'static Import> {
+    IMPORTS.iter().find(|i| i.name == name)
+}
+
+/// Every kernel.
+pub fn kernels() -> &'static [&'static Kernel] {
+    &[
+        &crate::add::KERNEL,
+        &crate::argmax::KERNEL,
+        &crate::attention::KERNEL,
+        &crate::bias_act::KERNEL,
+        &crate::embed::KERNEL,
+        &crate::gemm::KERNEL,
+        &crate::gemv::KERNEL,
+        &crate::hlora_gate::KERNEL,
+        &crate::layernorm::KERNEL,
+        &crate::rmsnorm::KERNEL,
+        &crate::rope_append::KERNEL,
+        &crate::swiglu::KERNEL,
+    ]
+}

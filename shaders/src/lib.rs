@@ -1,0 +1,27 @@
+//! The arithmetic of HealthGPT: WGSL kernels, the Rust contract of each, and its CPU reference.
+//!
+//! Knows nothing of devices, drivers, files or models. A kernel is one stem, twice: `wgsl/K.wgsl` and `src/K.rs`;
+//! `tests/kernels` runs every variant of every kernel against its `cases()`.
+
+mod case;
+mod compose;
+mod kernel;
+mod weights;
+
+pub mod add;
+pub mod argmax;
+pub mod attention;
+pub mod bias_act;
+pub mod embed;
+pub mod gemm;
+pub mod gemv;
+pub mod hlora_gate;
+pub mod layernorm;
+pub mod rmsnorm;
+pub mod rope_append;
+pub mod swiglu;
+
+pub use case::{Case, Expected, Input, Output};
+pub use compose::compose;
+pub use kernel::{Access, Binding, Choice, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels};
+pub use weights::{Format, FormatError, Packed, round_to_f16};

@@ -1,0 +1,84 @@
+// out[t][h] = softmax(scale * q[t][h] . k[j]) v[j] over the positions j that token t may see.
+//
+// One workgroup per head and token walks the positions 64 at a time: a thread scores one position, then the first
+// head_dim/4 threads carry the running sum of four elements each, rescaled when the maximum grows (online softmax).
+// Serves decode, prefill (causal, sliding window) and the vision tower (not causal; q, k, v from one activation).
+
+#import step
+#import reduce
+#import kv_read
+
+struct Params {
+    heads: u32,
+    kv_heads: u32,
+    head_dim4: u32, // head_dim / 4, at most 64
+    causal: u32,
+    window: u32,    // a token sees itself and at most this many before it
+    q_offset4: u32,
+    q_stride4: u32, // of a token
+    k_offset4: u32,
+    v_offset4: u32,
+    kv_stride4: u32, // of a position
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>; // [n][q_stride4]
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>; // [n][heads head_dim / 4]
+
+var<workgroup> sh_q: array<vec4<f32>, 64>;
+var<workgroup> sh_p: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
+    let head = group.x;
+    let t = group.y;
+    if t >= step.n {
+        return;
+    }
+    let dim4 = params.head_dim4;
+    let kv_head4 = (head / (params.heads / params.kv_heads)) * dim4;
+    if lane.index < dim4 {
+        sh_q[lane.index] = params.scale * q[params.q_offset4 + t * params.q_stride4 + head * dim4 + lane.index];
+    }
+    workgroupBarrier();
+    var end = step.n;
+    var begin = 0u;
+    if params.causal == 1u {
+        end = step.pos + t + 1u;
+        begin = select(0u, end - 1u - params.window, end - 1u > params.window);
+    }
+    var largest = -3.0e38;
+    var total = 0.0;
+    var sum = vec4(0.0);
+    for (var tile = begin; tile < end; tile += 64u) {
+        let j = tile + lane.index;
+        var score = -3.0e38;
+        if j < end {
+            let at = params.k_offset4 + j * params.kv_stride4 + kv_head4;
+            var parts = vec4(0.0);
+            for (var i = 0u; i < dim4; i++) {
+                parts += sh_q[i] * k_load(at + i);
+            }
+            score = parts.x + parts.y + parts.z + parts.w;
+        }
+        let new_largest = max(largest, reduce_max(score, lane));
+        let p = select(0.0, exp(score - new_largest), j < end);
+        sh_p[lane.index] = p;
+        let rescale = exp(largest - new_largest);
+        total = total * rescale + reduce_sum(p, lane);
+        largest = new_largest;
+        if lane.index < dim4 {
+            sum *= rescale;
+            let count = min(64u, end - tile);
+            var at = params.v_offset4 + tile * params.kv_stride4 + kv_head4 + lane.index;
+            for (var i = 0u; i < count; i++) {
+                sum += sh_p[i] * v_load(at);
+                at += params.kv_stride4;
+            }
+        }
+    }
+    if lane.index < dim4 {
+        out[(t * params.heads + head) * dim4 + lane.index] = sum / total;
+    }
+}
