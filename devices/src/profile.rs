@@ -19,12 +19,8 @@ pub struct Profile {
 pub const GENERIC: Profile = Profile { name: "generic", matches: |_| true, prefer: &[("gemv", "split_k")], chunk: 128 };
 
 /// A software device: loads cost, arithmetic does not, barriers are expensive.
-const SOFTWARE: Profile = Profile {
-    name: "software",
-    matches: |facts| facts.kind == Kind::Cpu,
-    prefer: &[("gemv", "uniform_x")],
-    chunk: 64,
-};
+const SOFTWARE: Profile =
+    Profile { name: "software", matches: |facts| facts.kind == Kind::Cpu, prefer: &[("gemv", "uniform_x")], chunk: 64 };
 
 /// All profiles, the first match counts; the last matches everything.
 pub const PROFILES: &[Profile] = &[SOFTWARE, GENERIC];

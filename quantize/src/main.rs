@@ -1,2 +1,352 @@
-//! quantize
-fn main() {}
+//! The command line of `quantize`: results on stdout, everything else on stderr.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use quantize::config::Choices;
+use quantize::export::ExportType;
+use quantize::model::{ModelFile, class_name, format_name, owner};
+use quantize::report::{check_name, parts, size, size_table};
+use quantize::source::{Given, discover};
+use quantize::write::{Job, default_output};
+use quantize::{Error, Progress, Result};
+use runtime::model::Task;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Prepares a HealthGPT model file from the published checkpoint.
+///
+/// INPUT is the folder of the published parts, or one of their files: the rest is found beside it, by content and name.
+/// The output defaults to the input file's name with the recipe's, beside the input file
+/// (model.safetensors becomes model-q4.safetensors), or to model-RECIPE.safetensors in the current folder for a folder.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 4 a file is missing, damaged or wrong, 130 interrupted.
+#[derive(Parser)]
+#[command(name = "quantize", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    make: Make,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows a model file: header, recipe, sizes, sources, hashes.
+    Inspect {
+        /// The model file.
+        file: PathBuf,
+        /// Lists every tensor with its hash and sources.
+        #[arg(long)]
+        tensors: bool,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures the distance of a model file to its checkpoint, tensor by tensor.
+    ///
+    /// Distances per stage of the network need the model to be run and are not available yet.
+    Compare {
+        /// The model file.
+        file: PathBuf,
+        /// The checkpoint: what `quantize` was given.
+        dir: PathBuf,
+        #[command(flatten)]
+        given: GivenArgs,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes the weights that a model file really computes with, back in the published layout.
+    ///
+    /// Vision layers that no task needs are not in the file and cannot be exported; settings.json says which of the
+    /// remaining ones each task takes. The result can be given to `quantize` again.
+    Export {
+        /// The model file.
+        file: PathBuf,
+        /// Folder to write.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+        /// Type of matrices and tables. f32 is exact; bf16 rounds what is not exact in it.
+        #[arg(long, value_enum, default_value = "f32")]
+        dtype: DtypeArg,
+        /// Replaces files that are there.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeArg {
+    F32,
+    Bf16,
+}
+
+#[derive(Args)]
+struct GivenArgs {
+    /// Vision tower: folder or weights, in place of what is found.
+    #[arg(long, value_name = "PATH")]
+    vit: Option<PathBuf>,
+    /// Comprehension adapter.
+    #[arg(long, value_name = "FILE")]
+    hlora_ask: Option<PathBuf>,
+    /// Generation adapter.
+    #[arg(long, value_name = "FILE")]
+    hlora_generate: Option<PathBuf>,
+    /// Fusion layer: the tables of generation.
+    #[arg(long, value_name = "FILE")]
+    fusion: Option<PathBuf>,
+    /// Picture decoder.
+    #[arg(long, value_name = "FILE")]
+    vqgan: Option<PathBuf>,
+}
+
+impl GivenArgs {
+    fn given(self) -> Given {
+        let GivenArgs { vit, hlora_ask, hlora_generate, fusion, vqgan } = self;
+        Given { vit, hlora_ask, hlora_generate, fusion, vqgan }
+    }
+}
+
+#[derive(Args)]
+struct Make {
+    /// Folder of the published parts, or one of their files.
+    #[arg(required = true)]
+    input: Option<PathBuf>,
+    /// File to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// q4, q8, f16, or a recipe file.
+    #[arg(long, default_value = "q4", value_name = "q4|q8|f16|FILE.toml")]
+    recipe: String,
+    /// Values that share a scale in q4: 32, 64 or 128.
+    #[arg(long, value_name = "32|64|128")]
+    group: Option<usize>,
+    /// No zero points in q4.
+    #[arg(long)]
+    symmetric: bool,
+    /// Tasks to include [default: ask, and generate if any part of it is there].
+    #[arg(long, value_delimiter = ',', value_name = "ask,generate")]
+    tasks: Option<Vec<TaskArg>>,
+    /// Whether adapters stay exact. `folded` is not available yet.
+    #[arg(long, value_enum, default_value = "exact")]
+    adapters: AdaptersArg,
+    /// alpha of the comprehension adapter [default: from accompanying settings, else twice the rank].
+    #[arg(long, value_name = "N")]
+    alpha_ask: Option<f64>,
+    /// alpha of the generation adapter, likewise.
+    #[arg(long, value_name = "N")]
+    alpha_generate: Option<f64>,
+    /// Calibration data. Not available yet.
+    #[arg(long, value_name = "DIR|FILE")]
+    calibrate: Option<PathBuf>,
+    #[command(flatten)]
+    given: GivenArgs,
+    /// Shows what would be written, and writes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Writes a report of every tensor; the ending decides the form.
+    #[arg(long, value_name = "FILE.json|FILE.csv")]
+    report: Option<PathBuf>,
+    /// Replaces an output that is there.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TaskArg {
+    Ask,
+    Generate,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum AdaptersArg {
+    Exact,
+    Folded,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Warnings of the library, such as files left out.
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    let result = ctrlc::set_handler(|| {
+        // A second time means: at once.
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    if let Err(e) = result {
+        log::warn!("an interruption may leave a .partial file: {e}");
+    }
+    let result = match cli.command {
+        Some(Command::Inspect { file, tensors, json }) => inspect(&file, tensors, json),
+        Some(Command::Compare { file, dir, given, json }) => compare(&file, &dir, given.given(), json),
+        Some(Command::Export { file, output, dtype, force }) => export(&file, &output, dtype, force),
+        None => make(cli.make),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            complain("error", &e.to_string());
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// One line on stderr, whatever a file name contains.
+#[expect(clippy::print_stderr, reason = "this is the program's own voice")]
+fn complain(kind: &str, text: &str) {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    eprintln!("{kind}: {line}");
+}
+
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            complain("warning", &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Prints a result. A reader that has gone away is no failure.
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Write { path: "stdout".into(), source: e }),
+        _ => Ok(()),
+    }
+}
+
+/// A bar on stderr with the time left; nothing where stderr is no terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(values: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(values), ProgressDrawTarget::stderr_with_hz(4));
+        let style = ProgressStyle::with_template("{bar:32} {percent:>3} %  {elapsed} so far, {eta} left");
+        Bar(style.map_or(bar.clone(), |s| bar.with_style(s)))
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Progress for Bar {
+    fn advance(&self, values: u64) {
+        self.0.inc(values);
+    }
+
+    fn interrupted(&self) -> bool {
+        INTERRUPTED.load(Ordering::Relaxed)
+    }
+}
+
+fn make(args: Make) -> Result<()> {
+    let usage = |text: &str| Err(Error::Usage(text.into()));
+    if args.adapters == AdaptersArg::Folded {
+        return usage("--adapters folded is not available yet; leave it out for exact adapters");
+    }
+    if args.calibrate.is_some() {
+        return usage("--calibrate is not available yet; leave it out to round to nearest");
+    }
+    let Some(input) = args.input else { return usage("INPUT is missing") };
+    if let Some(path) = &args.report {
+        check_name(path)?;
+    }
+    let recipe = quantize::recipe::load(&args.recipe, args.group, args.symmetric)?;
+    let tasks = args.tasks.map(|tasks| {
+        let task = |t: &TaskArg| if matches!(t, TaskArg::Ask) { Task::Ask } else { Task::Generate };
+        tasks.iter().map(task).collect()
+    });
+    let choices = Choices { tasks, alpha_ask: args.alpha_ask, alpha_generate: args.alpha_generate };
+    let found = discover(&input, &args.given.given())?;
+    let output = args.output.unwrap_or_else(|| default_output(&input, &recipe));
+    let job = Job::new(&found, &choices, recipe)?;
+    job.check_output(&output, args.force)?;
+    if args.dry_run {
+        return say(&plan(&job, &output));
+    }
+    let root = if input.is_dir() { input.as_path() } else { folder(&input) };
+    let report = {
+        let bar = Bar::new(job.values());
+        job.write(&output, root, &bar)?
+    };
+    if let Some(path) = &args.report {
+        report.save(path)?;
+    }
+    say(&report.text())
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What would be written.
+fn plan(job: &Job, output: &Path) -> String {
+    let mut out = String::new();
+    for p in parts(job) {
+        let surplus = if p.surplus > 0 { format!(" ({} tensors not needed)", p.surplus) } else { String::new() };
+        out += &format!("{:<22} {}{surplus}\n", p.part, p.path.display());
+    }
+    for (name, path) in &job.tokenizer {
+        out += &format!("{name:<22} {}\n", path.display());
+    }
+    for note in &job.notes {
+        out += &format!("note: {note}\n");
+    }
+    let formats: Vec<String> = job.tensors.iter().map(|(s, _)| format_name(&s.kind, s.format(&job.recipe))).collect();
+    let rows = job.tensors.iter().zip(&formats);
+    let rows = rows.map(|((s, _), f)| (owner(&s.name), class_name(&s.kind), f.as_str(), job.bytes(s)));
+    let total = job.tensors.iter().map(|(s, _)| job.bytes(s)).sum();
+    out += &format!("\n{}\n", size_table(rows));
+    out + &format!("{}: about {}, recipe {}; nothing was written\n", output.display(), size(total), job.recipe.name)
+}
+
+fn inspect(file: &Path, tensors: bool, json: bool) -> Result<()> {
+    let model = ModelFile::open(file)?;
+    match json {
+        true => say(&format!("{:#}\n", model.as_json(tensors)?)),
+        false => say(&model.as_text(tensors)?),
+    }
+}
+
+fn compare(file: &Path, dir: &Path, given: Given, json: bool) -> Result<()> {
+    let values = ModelFile::open(file)?.weights();
+    let comparison = {
+        let bar = Bar::new(values);
+        quantize::compare::compare(file, dir, &given, &bar)?
+    };
+    match json {
+        true => say(&(comparison.json()? + "\n")),
+        false => say(&comparison.text()),
+    }
+}
+
+fn export(file: &Path, dir: &Path, dtype: DtypeArg, force: bool) -> Result<()> {
+    let model = ModelFile::open(file)?;
+    let kind = match dtype {
+        DtypeArg::F32 => ExportType::F32,
+        DtypeArg::Bf16 => ExportType::Bf16,
+    };
+    let written = {
+        let bar = Bar::new(model.weights());
+        quantize::export::export(&model, dir, kind, force, &bar)?
+    };
+    say(&written.iter().map(|p| format!("{}\n", p.display())).collect::<String>())
+}

@@ -1,1 +1,16 @@
-//! runtime
+//! Runs HealthGPT model files on any GPU that wgpu reaches.
+
+mod error;
+pub mod file;
+pub mod gpu;
+pub mod image;
+pub mod model;
+mod plan;
+mod session;
+pub mod text;
+
+pub use error::{Error, Result};
+pub use session::{
+    Answer, Finish, Model, OpenOptions, Perplexity, Picture, Request, Session, SessionOptions, Tensor, Timings, Token,
+    Trace,
+};

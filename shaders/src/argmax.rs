@@ -39,22 +39,27 @@ fn cases() -> Vec<Case> {
     let ragged = noise("logits", 1003);
     let mut tie = vec![-5.0; 700];
     (tie[301], tie[557], tie[45 + 256]) = (2.5, 2.5, 2.5);
-    [("ragged", ragged), ("ties take the lowest", tie), ("one", vec![-1e30]), ("last wins", (0..600).map(|i| i as f32).collect())]
-        .into_iter()
-        .map(|(name, logits)| Case {
-            name: name.into(),
-            imports: vec![],
-            constants: vec![],
-            params: bytemuck::bytes_of(&Params { count: logits.len() as u32 }).to_vec(),
-            step: Step { pos: 0, n: 1, kv_len: 0, unused: 0 },
-            inputs: vec![input_f32("logits", &logits)],
-            outputs: vec![Output {
-                name: "token",
-                initial: vec![0xff; 4],
-                expected: Expected::U32(vec![reference(&logits)]),
-            }],
-            grid: Box::new(|_| [1, 1, 1]),
-            bound: F32_BOUND,
-        })
-        .collect()
+    [
+        ("ragged", ragged),
+        ("ties take the lowest", tie),
+        ("one", vec![-1e30]),
+        ("last wins", (0..600).map(|i| i as f32).collect()),
+    ]
+    .into_iter()
+    .map(|(name, logits)| Case {
+        name: name.into(),
+        imports: vec![],
+        constants: vec![],
+        params: bytemuck::bytes_of(&Params { count: logits.len() as u32 }).to_vec(),
+        step: Step { pos: 0, n: 1, kv_len: 0, unused: 0 },
+        inputs: vec![input_f32("logits", &logits)],
+        outputs: vec![Output {
+            name: "token",
+            initial: vec![0xff; 4],
+            expected: Expected::U32(vec![reference(&logits)]),
+        }],
+        grid: Box::new(|_| [1, 1, 1]),
+        bound: F32_BOUND,
+    })
+    .collect()
 }

@@ -50,7 +50,9 @@ pub fn reference(q: &[f32], k: &[&[f32]], v: &[&[f32]], scale: f64) -> Vec<f32> 
     let largest = scores.iter().fold(f64::MIN, |m, s| m.max(*s));
     let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
     let total: f64 = weights.iter().sum();
-    (0..q.len()).map(|i| (weights.iter().zip(v).map(|(w, v)| w * f64::from(v[i])).sum::<f64>() / total) as f32).collect()
+    (0..q.len())
+        .map(|i| (weights.iter().zip(v).map(|(w, v)| w * f64::from(v[i])).sum::<f64>() / total) as f32)
+        .collect()
 }
 
 struct Shape {
@@ -66,7 +68,17 @@ struct Shape {
 }
 
 fn cases() -> Vec<Case> {
-    let base = Shape { name: "", heads: 6, kv_heads: 6, head_dim: 32, n: 1, pos: 9, causal: true, window: 2047, kv: KvFormat::F32 };
+    let base = Shape {
+        name: "",
+        heads: 6,
+        kv_heads: 6,
+        head_dim: 32,
+        n: 1,
+        pos: 9,
+        causal: true,
+        window: 2047,
+        kv: KvFormat::F32,
+    };
     [
         Shape { name: "decode, first position", pos: 0, ..base },
         Shape { name: "decode past two tiles", pos: 140, kv: KvFormat::F16, ..base },
@@ -89,7 +101,8 @@ fn case(s: Shape) -> Case {
     let kv_row = if s.causal { s.kv_heads * d } else { row };
     let (k_offset, v_offset) = if s.causal { (0, 0) } else { (s.heads * d, 2 * s.heads * d) };
     let q = noise("q", s.n * row);
-    let (k, v) = if s.causal { (noise("k", kv_len * kv_row), noise("v", kv_len * kv_row)) } else { (q.clone(), q.clone()) };
+    let (k, v) =
+        if s.causal { (noise("k", kv_len * kv_row), noise("v", kv_len * kv_row)) } else { (q.clone(), q.clone()) };
     let round = |x: Vec<f32>| if s.kv == KvFormat::F16 { x.into_iter().map(round_to_f16).collect() } else { x };
     let (k, v): (Vec<f32>, Vec<f32>) = (round(k), round(v));
     let scale = 1.0 / (d as f64).sqrt();
@@ -103,7 +116,8 @@ fn case(s: Shape) -> Case {
                 (begin..end).map(|j| x[j * kv_row + offset + at..][..d].to_vec()).collect()
             };
             let (k, v) = (rows(&k, k_offset), rows(&v, v_offset));
-            let (k, v): (Vec<&[f32]>, Vec<&[f32]>) = (k.iter().map(Vec::as_slice).collect(), v.iter().map(Vec::as_slice).collect());
+            let (k, v): (Vec<&[f32]>, Vec<&[f32]>) =
+                (k.iter().map(Vec::as_slice).collect(), v.iter().map(Vec::as_slice).collect());
             expected.extend(reference(&q[t * row + h * d..][..d], &k, &v, scale));
         }
     }

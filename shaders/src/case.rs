@@ -72,7 +72,8 @@ pub(crate) fn output_f32(name: &'static str, expected: Vec<f32>) -> Output {
 
 /// Reproducible values, roughly normal with deviation 1, by name.
 pub(crate) fn noise(seed: &str, count: usize) -> Vec<f32> {
-    let mut state = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut state =
+        seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let mut uniform = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = state;

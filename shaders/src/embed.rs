@@ -65,7 +65,8 @@ fn cases() -> Vec<Case> {
             let mut expected = vec![9.0; chunk * d];
             for (t, token) in tokens.iter().enumerate() {
                 let row = (*token as usize).min(rows - 1);
-                let here = if token & PICTURE_ROW == 0 { (row0..row0 + shard_rows).contains(&row) } else { serves_picture };
+                let here =
+                    if token & PICTURE_ROW == 0 { (row0..row0 + shard_rows).contains(&row) } else { serves_picture };
                 if here {
                     expected[t * d..(t + 1) * d].copy_from_slice(&all[t * d..(t + 1) * d]);
                 }

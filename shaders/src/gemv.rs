@@ -87,7 +87,8 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (format_name, format) in FORMATS {
         // The last row group is ragged, K is not a whole number of blocks, y starts past other rows.
-        for (rows, cols, y_offset, accumulate) in [(192, 192, 0, 0), (70, 100, 3, 1), (1, 32, 0, 0), (520, 1152, 0, 0)] {
+        for (rows, cols, y_offset, accumulate) in [(192, 192, 0, 0), (70, 100, 3, 1), (1, 32, 0, 0), (520, 1152, 0, 0)]
+        {
             let packed = format.pack(rows, cols, &noise("w", rows * cols)).expect("small values");
             let mut x = noise("x", cols);
             let mut expected = vec![0.5; y_offset + rows];

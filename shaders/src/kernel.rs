@@ -67,11 +67,17 @@ pub struct Variant {
 pub type Choice = (&'static str, &'static str);
 
 /// The variant that needs nothing.
-pub(crate) const PORTABLE: Variant = Variant { name: "portable", imports: &[], constants: &[], needs: Needs { subgroups: false } };
+pub(crate) const PORTABLE: Variant =
+    Variant { name: "portable", imports: &[], constants: &[], needs: Needs { subgroups: false } };
 
 /// Variants of a kernel whose only freedom is how it reduces over a workgroup.
 pub(crate) const REDUCTIONS: &[Variant] = &[
-    Variant { name: "subgroup", imports: &[("reduce", "reduce_subgroup")], constants: &[], needs: Needs { subgroups: true } },
+    Variant {
+        name: "subgroup",
+        imports: &[("reduce", "reduce_subgroup")],
+        constants: &[],
+        needs: Needs { subgroups: true },
+    },
     Variant { imports: &[("reduce", "reduce_workgroup")], ..PORTABLE },
 ];
 
@@ -141,18 +147,24 @@ impl KvFormat {
 
     /// File behind `#import kv_write`.
     pub fn write_import(self) -> Choice {
-        ("kv_write", match self {
-            KvFormat::F16 => "kv_write_f16",
-            KvFormat::F32 => "kv_write_f32",
-        })
+        (
+            "kv_write",
+            match self {
+                KvFormat::F16 => "kv_write_f16",
+                KvFormat::F32 => "kv_write_f32",
+            },
+        )
     }
 
     /// File behind `#import kv_read`.
     pub fn read_import(self) -> Choice {
-        ("kv_read", match self {
-            KvFormat::F16 => "kv_read_f16",
-            KvFormat::F32 => "kv_read_f32",
-        })
+        (
+            "kv_read",
+            match self {
+                KvFormat::F16 => "kv_read_f16",
+                KvFormat::F32 => "kv_read_f32",
+            },
+        )
     }
 }
 

@@ -44,25 +44,31 @@ pub fn reference(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 
 fn cases() -> Vec<Case> {
     // The large one has values whose squares would not fit f16; the small one is dominated by eps.
-    [("d 192", 192, 3, 1.0, 0), ("ragged d 100", 100, 2, 1.0, 0), ("large", 3072, 1, 3e4, 0), ("tiny", 64, 2, 1e-4, 0), ("last", 96, 5, 1.0, 1)]
-        .into_iter()
-        .map(|(name, d, n, size, last)| {
-            let x: Vec<f32> = noise("x", n * d).into_iter().map(|v| v * size).collect();
-            let weight = noise("weight", d);
-            let from = if last == 1 { &x[(n - 1) * d..] } else { &x };
-            let params = Params { cols: d as u32, last, eps: 1e-5 };
-            let groups = if last == 1 { 1 } else { n as u32 + 1 };
-            Case {
-                name: name.into(),
-                imports: vec![],
-                constants: vec![],
-                params: bytemuck::bytes_of(&params).to_vec(),
-                step: Step { pos: 0, n: n as u32, kv_len: 0, unused: 0 },
-                inputs: vec![input_f32("x", &x), input_f32("weight", &weight)],
-                outputs: vec![output_f32("y", reference(from, &weight, 1e-5))],
-                grid: Box::new(move |_| grid(groups)),
-                bound: F32_BOUND,
-            }
-        })
-        .collect()
+    [
+        ("d 192", 192, 3, 1.0, 0),
+        ("ragged d 100", 100, 2, 1.0, 0),
+        ("large", 3072, 1, 3e4, 0),
+        ("tiny", 64, 2, 1e-4, 0),
+        ("last", 96, 5, 1.0, 1),
+    ]
+    .into_iter()
+    .map(|(name, d, n, size, last)| {
+        let x: Vec<f32> = noise("x", n * d).into_iter().map(|v| v * size).collect();
+        let weight = noise("weight", d);
+        let from = if last == 1 { &x[(n - 1) * d..] } else { &x };
+        let params = Params { cols: d as u32, last, eps: 1e-5 };
+        let groups = if last == 1 { 1 } else { n as u32 + 1 };
+        Case {
+            name: name.into(),
+            imports: vec![],
+            constants: vec![],
+            params: bytemuck::bytes_of(&params).to_vec(),
+            step: Step { pos: 0, n: n as u32, kv_len: 0, unused: 0 },
+            inputs: vec![input_f32("x", &x), input_f32("weight", &weight)],
+            outputs: vec![output_f32("y", reference(from, &weight, 1e-5))],
+            grid: Box::new(move |_| grid(groups)),
+            bound: F32_BOUND,
+        }
+    })
+    .collect()
 }

@@ -35,9 +35,12 @@ pub fn grid(params: &Params, tokens: u32) -> [u32; 3] {
 /// cos and sin of every position and frequency, `[positions][head_dim/2]`; angles rounded to f32 as the published code
 /// has them.
 pub fn table(positions: usize, head_dim: usize, theta: f64) -> Vec<[f32; 2]> {
-    let inverse: Vec<f32> = (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
+    let inverse: Vec<f32> =
+        (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
     (0..positions)
-        .flat_map(|pos| inverse.iter().map(move |f| f64::from(pos as f32 * f)).map(|a| [a.cos() as f32, a.sin() as f32]))
+        .flat_map(|pos| {
+            inverse.iter().map(move |f| f64::from(pos as f32 * f)).map(|a| [a.cos() as f32, a.sin() as f32])
+        })
         .collect()
 }
 
@@ -48,7 +51,13 @@ pub fn reference(p: &Params, rope: &[[f32; 2]], qkv: &[f32], pos: usize) -> [Vec
     let mut out = [Vec::new(), Vec::new(), Vec::new()];
     for (t, row) in qkv.chunks_exact((heads + 2 * kv_heads) * d).enumerate() {
         for (h, head) in row.chunks_exact(d).enumerate() {
-            let to = if h < heads { 0 } else if h < heads + kv_heads { 1 } else { 2 };
+            let to = if h < heads {
+                0
+            } else if h < heads + kv_heads {
+                1
+            } else {
+                2
+            };
             for i in 0..d {
                 let [cos, sin] = rope[(pos + t) * d / 2 + i % (d / 2)];
                 let other = if i < d / 2 { -head[i + d / 2] } else { head[i - d / 2] };

@@ -35,7 +35,11 @@ pub struct FormatError {
 
 impl std::fmt::Display for FormatError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "value {} at row {}, column {} cannot be stored in f16 (largest 65504)", self.value, self.row, self.col)
+        write!(
+            f,
+            "value {} at row {}, column {} cannot be stored in f16 (largest 65504)",
+            self.value, self.row, self.col
+        )
     }
 }
 
@@ -92,11 +96,14 @@ impl Format {
 
     /// File behind `#import weights`.
     pub fn import(self) -> Choice {
-        ("weights", match self {
-            Format::F16 => "weights_f16",
-            Format::Q8 => "weights_q8",
-            Format::Q4 { .. } => "weights_q4",
-        })
+        (
+            "weights",
+            match self {
+                Format::F16 => "weights_f16",
+                Format::Q8 => "weights_q8",
+                Format::Q4 { .. } => "weights_q4",
+            },
+        )
     }
 
     /// Override constants of that file.
@@ -202,7 +209,8 @@ impl Packed {
                 let g = k / group;
                 let word = self.quants[((k / 32) * self.rows + row) * 4 + (k % 32) / 8];
                 let q = (word >> (4 * (k % 8))) & 15;
-                let zero = if zero_points { (self.zero_points[(g / 8) * self.rows + row] >> (4 * (g % 8))) & 15 } else { 8 };
+                let zero =
+                    if zero_points { (self.zero_points[(g / 8) * self.rows + row] >> (4 * (g % 8))) & 15 } else { 8 };
                 (q as f32 - zero as f32) * self.scale(row, g)
             }
         }

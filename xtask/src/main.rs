@@ -1,2 +1,63 @@
-//! xtask
-fn main() {}
+//! `cargo xtask demo | test`: the two commands of the README. Each makes sure of a Vulkan device first. No
+//! dependencies, so that it starts at once.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
+
+mod demo;
+mod device;
+mod test;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// What went wrong, in one line.
+type Result<T = ()> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let outcome = match std::env::args().nth(1).as_deref() {
+        Some("demo") => demo::run(),
+        Some("test") => test::run(),
+        _ => {
+            eprintln!(
+                "usage: cargo xtask demo   build, prepare the demonstration model, answer a question about a picture"
+            );
+            eprintln!("       cargo xtask test   fmt, clippy, every test, on every software driver that can be had");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Root of the checkout.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+/// Where xtask keeps what it makes.
+fn scratch(name: &str) -> PathBuf {
+    root().join("target").join("xtask").join(name)
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(args);
+    quiet(&mut command);
+    command
+}
+
+/// Mesa's device-select layer prints an error about Wayland wherever there is no desktop.
+fn quiet(command: &mut Command) {
+    command.env("NODEVICE_SELECT", "1");
+}
+
+/// Runs a command to its end, announced.
+fn run(what: &str, command: &mut Command) -> Result {
+    println!("==> {what}");
+    let status = command.status().map_err(|e| format!("{what}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{what} failed")) }
+}

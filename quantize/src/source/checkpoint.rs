@@ -12,12 +12,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::rc::Rc;
 use zip::{CompressionMethod, ZipArchive};
 
 /// A pickle holds names and shapes; those of this model are tens of kilobytes.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
 /// Values that one pickle may make, and slots its stack and memo may have.
 const MAX_VALUES: usize = 2 << 20;
+/// Items that all its lists, tuples and dictionaries may hold together: a few bytes can copy a long list again and again.
+const MAX_HELD: usize = 4 << 20;
+/// Bytes of a tensor's name; far longer than any, and short enough that no name can be used to fill the memory.
+const MAX_NAME_BYTES: usize = 512;
 /// Dictionaries inside dictionaries that are searched for tensors.
 const MAX_NESTING: usize = 8;
 /// A tensor may repeat elements of its storage (stride 0) up to this many; beyond, it would be a way to ask for any amount of memory.
@@ -44,6 +49,10 @@ pub(super) fn open(path: &Path, file: File, file_bytes: u64, index: usize) -> Re
     if archive.has_duplicate_names() {
         return Err(bad("two entries of the archive have the same name".into()));
     }
+    // Before its compressed code is complained about.
+    if archive.file_names_raw().any(|n| n.ends_with(b"/constants.pkl")) {
+        return Err(bad("is a TorchScript program, not a state dict".into()));
+    }
     let mut entries = HashMap::new();
     for i in 0..archive.len() {
         let entry = archive.by_index_raw(i).map_err(zipped)?;
@@ -55,7 +64,10 @@ pub(super) fn open(path: &Path, file: File, file_bytes: u64, index: usize) -> Re
             return Err(bad(format!("entry {} is encrypted", plain(&name))));
         }
         if entry.compression() != CompressionMethod::Stored || entry.compressed_size() != entry.size() {
-            return Err(bad(format!("entry {} is compressed, which torch never does; save the file again with torch.save", plain(&name))));
+            return Err(bad(format!(
+                "entry {} is compressed, which torch never does; save the file again with torch.save",
+                plain(&name)
+            )));
         }
         let (start, bytes) = (entry.data_start().unwrap_or(u64::MAX), entry.size());
         if start.checked_add(bytes).is_none_or(|end| end > file_bytes) {
@@ -66,19 +78,19 @@ pub(super) fn open(path: &Path, file: File, file_bytes: u64, index: usize) -> Re
     let mut file = archive.into_inner().into_inner();
     let mut read = |span: Span| -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
-        file.seek(SeekFrom::Start(span.start)).and_then(|_| (&mut file).take(span.bytes).read_to_end(&mut out)).map_err(Error::io(path))?;
+        file.seek(SeekFrom::Start(span.start))
+            .and_then(|_| (&mut file).take(span.bytes).read_to_end(&mut out))
+            .map_err(Error::io(path))?;
         Ok(out)
     };
 
-    let mut pickles = entries.keys().filter(|n| *n == "data.pkl" || n.matches('/').count() == 1 && n.ends_with("/data.pkl"));
+    let mut pickles =
+        entries.keys().filter(|n| *n == "data.pkl" || n.matches('/').count() == 1 && n.ends_with("/data.pkl"));
     let prefix = match (pickles.next(), pickles.next()) {
         (Some(one), None) => one.trim_end_matches("data.pkl").to_owned(),
         (None, _) => return Err(bad("is a zip archive but no torch checkpoint: it has no data.pkl".into())),
         (Some(a), Some(b)) => return Err(bad(format!("has two pickles, {} and {}", plain(a), plain(b)))),
     };
-    if entries.contains_key(&format!("{prefix}constants.pkl")) {
-        return Err(bad("is a TorchScript program, not a state dict".into()));
-    }
     if let Some(&span) = entries.get(&format!("{prefix}byteorder")) {
         let order = read(Span { bytes: span.bytes.min(16), ..span })?;
         if order.trim_ascii() != b"little" {
@@ -103,7 +115,12 @@ pub(super) fn open(path: &Path, file: File, file_bytes: u64, index: usize) -> Re
     }
     let mut out = Vec::with_capacity(found.len());
     for (name, view) in found {
-        let wrong = |found: String, expected: String| Error::Tensor { path: path.to_owned(), tensor: plain(&name), found, expected };
+        let wrong = |found: String, expected: String| Error::Tensor {
+            path: path.to_owned(),
+            tensor: plain(&name),
+            found,
+            expected,
+        };
         let key = machine.text(view.storage.key).unwrap_or_default();
         let Some(&storage) = entries.get(&format!("{prefix}data/{key}")) else {
             return Err(wrong(format!("no storage {}", plain(key)), "an entry of that name under data/".into()));
@@ -112,9 +129,13 @@ pub(super) fn open(path: &Path, file: File, file_bytes: u64, index: usize) -> Re
         // The pickle's own element count is only a claim; what counts is the entry.
         let have = usize::try_from(storage.bytes / size as u64).unwrap_or(usize::MAX);
         if view.storage.bytes.is_none_or(|claimed| claimed > storage.bytes) {
-            return Err(wrong(format!("a storage of {} bytes", storage.bytes), "what the pickle says it has; is the download complete?".into()));
+            return Err(wrong(
+                format!("a storage of {} bytes", storage.bytes),
+                "what the pickle says it has; is the download complete?".into(),
+            ));
         }
-        let end = view_end(&view.shape, &view.strides).and_then(|n| if n == 0 { Some(0) } else { n.checked_add(view.offset) });
+        let end = view_end(&view.shape, &view.strides)
+            .and_then(|n| if n == 0 { Some(0) } else { n.checked_add(view.offset) });
         if end.is_none_or(|end| end > have) {
             return Err(wrong(
                 format!("shape {:?}, strides {:?} from element {}", view.shape, view.strides, view.offset),
@@ -123,10 +144,18 @@ pub(super) fn open(path: &Path, file: File, file_bytes: u64, index: usize) -> Re
         }
         let elements: usize = view.shape.iter().product();
         if elements > have.max(MAX_REPEATED) {
-            return Err(wrong(format!("{elements} elements out of {have} stored ones"), format!("at most {MAX_REPEATED} repeated ones")));
+            return Err(wrong(
+                format!("{elements} elements out of {have} stored ones"),
+                format!("at most {MAX_REPEATED} repeated ones"),
+            ));
         }
         let offset_bytes = if elements == 0 { storage.start } else { storage.start + (view.offset * size) as u64 };
-        out.push(Stored { info: TensorInfo { name, dtype: view.dtype, shape: view.shape }, file: index, offset_bytes, strides: view.strides });
+        out.push(Stored {
+            info: TensorInfo { name, dtype: view.dtype, shape: view.shape },
+            file: index,
+            offset_bytes,
+            strides: view.strides,
+        });
     }
     Ok((file, out))
 }
@@ -180,13 +209,13 @@ struct View {
 
 #[derive(Debug)]
 enum Object {
-    Text(String),
+    Text(Rc<str>),
     Tuple(Vec<Value>),
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    Global { module: String, name: String },
+    Global { module: Rc<str>, name: Rc<str> },
     Storage(Storage),
-    View(View),
+    View(Box<View>),
 }
 
 struct Machine<'a> {
@@ -196,13 +225,14 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
     arena: Vec<Object>,
+    held: usize,
 }
 
 type Step<T> = Result<T, Stop>;
 
 impl<'a> Machine<'a> {
     fn new(code: &'a [u8]) -> Self {
-        Self { code, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), arena: Vec::new() }
+        Self { code, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), arena: Vec::new(), held: 0 }
     }
 
     /// Runs to STOP and returns the value left.
@@ -218,7 +248,11 @@ impl<'a> Machine<'a> {
                 return self.pop();
             }
             self.step(op)?;
-            if self.stack.len() > MAX_VALUES || self.marks.len() > MAX_VALUES || self.memo.len() > MAX_VALUES || self.arena.len() > MAX_VALUES {
+            if self.stack.len() > MAX_VALUES
+                || self.marks.len() > MAX_VALUES
+                || self.memo.len() > MAX_VALUES
+                || self.arena.len() > MAX_VALUES
+            {
                 return Err(format!("makes more than {MAX_VALUES} values").into());
             }
         }
@@ -308,6 +342,7 @@ impl<'a> Machine<'a> {
                 let n = usize::from(op - 0x84);
                 let at = self.floor(n)?;
                 let items = self.stack.split_off(at);
+                self.hold(items.len())?;
                 self.push(Object::Tuple(items));
             }
             b']' | 0x8f => self.push(Object::List(Vec::new())),
@@ -317,6 +352,7 @@ impl<'a> Machine<'a> {
             }
             b'a' => {
                 let item = self.pop()?;
+                self.hold(1)?;
                 self.append(vec![item])?;
             }
             b'e' | 0x90 => {
@@ -332,6 +368,7 @@ impl<'a> Machine<'a> {
             b's' => {
                 let value = self.pop()?;
                 let key = self.pop()?;
+                self.hold(2)?;
                 self.set_items(&[key, value])?;
             }
             b'u' => {
@@ -366,7 +403,10 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let text = |v| self.text_of(v).map(str::to_owned).ok_or("a global's name is no text");
+                let text = |v| match self.object(v) {
+                    Some(Object::Text(t)) => Ok(Rc::clone(t)),
+                    _ => Err("a global's name is no text"),
+                };
                 let (module, name) = (text(module)?, text(name)?);
                 self.push(Object::Global { module, name });
             }
@@ -412,7 +452,8 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, n: usize) -> Step<&'a [u8]> {
-        let end = self.at.checked_add(n).filter(|&end| end <= self.code.len()).ok_or("ends in the middle of an opcode")?;
+        let end =
+            self.at.checked_add(n).filter(|&end| end <= self.code.len()).ok_or("ends in the middle of an opcode")?;
         let out = &self.code[self.at..end];
         self.at = end;
         Ok(out)
@@ -436,10 +477,10 @@ impl<'a> Machine<'a> {
         usize::try_from(n).map_err(|_| "a length does not fit".into())
     }
 
-    fn line(&mut self) -> Step<String> {
+    fn line(&mut self) -> Step<Rc<str>> {
         let rest = self.code.get(self.at..).unwrap_or_default();
         let n = rest.iter().position(|&b| b == b'\n').ok_or("a name without end")?;
-        let text = String::from_utf8_lossy(self.take(n)?).into_owned();
+        let text = String::from_utf8_lossy(self.take(n)?).into();
         self.take(1)?;
         Ok(text)
     }
@@ -460,7 +501,7 @@ impl<'a> Machine<'a> {
     }
 
     fn push_text(&mut self, n: usize) -> Step<()> {
-        let text = String::from_utf8_lossy(self.take(n)?).into_owned();
+        let text = String::from_utf8_lossy(self.take(n)?).into();
         self.push(Object::Text(text));
         Ok(())
     }
@@ -484,7 +525,11 @@ impl<'a> Machine<'a> {
     /// Where the top `n` values begin; they may not reach below the last mark.
     fn floor(&self, n: usize) -> Step<usize> {
         let bottom = self.marks.last().copied().unwrap_or(0);
-        self.stack.len().checked_sub(n).filter(|&at| at >= bottom).ok_or_else(|| "takes a value from an empty stack".into())
+        self.stack
+            .len()
+            .checked_sub(n)
+            .filter(|&at| at >= bottom)
+            .ok_or_else(|| "takes a value from an empty stack".into())
     }
 
     fn pop(&mut self) -> Step<Value> {
@@ -499,7 +544,14 @@ impl<'a> Machine<'a> {
 
     fn pop_mark(&mut self) -> Step<Vec<Value>> {
         let mark = self.marks.pop().ok_or("closes a mark that was not set")?;
-        Ok(self.stack.split_off(mark))
+        let items = self.stack.split_off(mark);
+        self.hold(items.len())?;
+        Ok(items)
+    }
+
+    fn hold(&mut self, n: usize) -> Step<()> {
+        self.held = self.held.saturating_add(n);
+        if self.held > MAX_HELD { Err(format!("holds more than {MAX_HELD} items").into()) } else { Ok(()) }
     }
 
     fn put(&mut self, i: u32) -> Step<()> {
@@ -565,7 +617,7 @@ impl<'a> Machine<'a> {
         if let Some((module, name)) = self.global(dict) {
             return Err(Stop::Call(full_name(module, name)));
         }
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("a key without a value".into());
         }
         if let Value::Ref(i) = dict
@@ -585,8 +637,11 @@ impl<'a> Machine<'a> {
             return Err(bad());
         }
         let (module, name) = self.global(class).ok_or_else(bad)?;
-        let (Value::Ref(key_at), Some(_), Value::Int(elements)) = (key, self.text_of(key), elements) else { return Err(bad()) };
-        let dtype = storage_dtype(module, name).ok_or_else(|| format!("storage class {} is not known", plain(&full_name(module, name))))?;
+        let (Value::Ref(key_at), Some(_), Value::Int(elements)) = (key, self.text_of(key), elements) else {
+            return Err(bad());
+        };
+        let dtype = storage_dtype(module, name)
+            .ok_or_else(|| format!("storage class {} is not known", plain(&full_name(module, name))))?;
         let bytes = u64::try_from(elements).ok().and_then(|n| n.checked_mul(dtype.map_or(1, Dtype::size_bytes) as u64));
         Ok(Storage { key: key_at, dtype, bytes })
     }
@@ -600,8 +655,12 @@ impl<'a> Machine<'a> {
         let arg = |i: usize| args.get(i).copied().unwrap_or(Value::None);
         let made = match (module, name) {
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => {
-                let dtype = if name == "_rebuild_tensor_v3" { self.global(arg(6)).and_then(|(_, n)| torch_dtype(n)) } else { None };
-                Object::View(self.view(arg(0), arg(1), arg(2), arg(3), dtype)?)
+                let dtype = if name == "_rebuild_tensor_v3" {
+                    self.global(arg(6)).and_then(|(_, n)| torch_dtype(n))
+                } else {
+                    None
+                };
+                Object::View(Box::new(self.view(arg(0), arg(1), arg(2), arg(3), dtype)?))
             }
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
                 self.stack.push(arg(0));
@@ -617,24 +676,39 @@ impl<'a> Machine<'a> {
             }
             ("collections", "OrderedDict") | ("builtins" | "__builtin__", "dict") => {
                 let pairs = self.items(arg(0)).unwrap_or_default();
-                let pairs = pairs.iter().filter_map(|&p| self.items(p).and_then(|kv| Some((*kv.first()?, *kv.get(1)?)))).collect();
+                let pairs = pairs
+                    .iter()
+                    .filter_map(|&p| self.items(p).and_then(|kv| Some((*kv.first()?, *kv.get(1)?))))
+                    .collect();
                 Object::Dict(pairs)
             }
             ("collections", "defaultdict") => Object::Dict(Vec::new()),
-            ("builtins" | "__builtin__", "list" | "set" | "frozenset") => Object::List(self.items(arg(0)).unwrap_or_default().to_vec()),
-            ("builtins" | "__builtin__", "tuple") | ("torch", "Size") => Object::Tuple(self.items(arg(0)).unwrap_or_default().to_vec()),
+            ("builtins" | "__builtin__", "list" | "set" | "frozenset") => {
+                Object::List(self.items(arg(0)).unwrap_or_default().to_vec())
+            }
+            ("builtins" | "__builtin__", "tuple") | ("torch", "Size") => {
+                Object::Tuple(self.items(arg(0)).unwrap_or_default().to_vec())
+            }
             _ if is_harmless(module, name) => {
                 self.stack.push(Value::Inert);
                 return Ok(());
             }
             _ => return Err(Stop::Call(plain(&full_name(module, name)))),
         };
+        self.hold(match &made {
+            Object::Dict(pairs) => 2 * pairs.len(),
+            Object::List(items) | Object::Tuple(items) => items.len(),
+            Object::View(view) => 2 * view.shape.len(),
+            _ => 0,
+        })?;
         self.push(made);
         Ok(())
     }
 
     fn view(&self, storage: Value, offset: Value, shape: Value, strides: Value, dtype: Option<Dtype>) -> Step<View> {
-        let Some(Object::Storage(storage)) = self.object(storage) else { return Err("a tensor without a storage".into()) };
+        let Some(Object::Storage(storage)) = self.object(storage) else {
+            return Err("a tensor without a storage".into());
+        };
         let dtype = dtype.or(storage.dtype).ok_or("a tensor without a type")?;
         let sizes = |v: Value| -> Step<Vec<usize>> {
             let items = self.items(v).ok_or("a tensor without shape or strides")?;
@@ -666,9 +740,17 @@ impl<'a> Machine<'a> {
         for _ in 0..MAX_NESTING {
             let Some(pairs) = self.dict(at) else { return at };
             // The last of equal keys is the one Python would keep.
-            let under = |name: &str| pairs.iter().rev().find(|(k, _)| self.text_of(*k) == Some(name)).map(|&(_, v)| v).filter(|&v| self.dict(v).is_some());
+            let under = |name: &str| {
+                pairs
+                    .iter()
+                    .rev()
+                    .find(|(k, _)| self.text_of(*k) == Some(name))
+                    .map(|&(_, v)| v)
+                    .filter(|&v| self.dict(v).is_some())
+            };
             let has_tensors = pairs.iter().any(|&(_, v)| matches!(self.object(v), Some(Object::View(_))));
-            let next = under("state_dict").or_else(|| if has_tensors { None } else { under("module").or_else(|| under("model")) });
+            let next = under("state_dict")
+                .or_else(|| if has_tensors { None } else { under("module").or_else(|| under("model")) });
             match next {
                 Some(inner) => at = inner,
                 None => return at,
@@ -679,17 +761,29 @@ impl<'a> Machine<'a> {
 
     /// Tensors of a dictionary and of those inside it, names joined with a point. `visited` bounds the work where
     /// dictionaries are shared.
-    fn collect(&self, at: Value, prefix: &str, depth: usize, visited: &mut usize, out: &mut BTreeMap<String, View>) -> Result<(), String> {
+    fn collect(
+        &self,
+        at: Value,
+        prefix: &str,
+        depth: usize,
+        visited: &mut usize,
+        out: &mut BTreeMap<String, View>,
+    ) -> Result<(), String> {
         for &(key, value) in self.dict(at).unwrap_or_default() {
             *visited += 1;
             if *visited > MAX_VALUES || out.len() > MAX_TENSORS {
                 return Err(format!("its state dict has more than {MAX_TENSORS} tensors or {MAX_VALUES} entries"));
             }
             let Some(key) = self.text_of(key) else { continue };
+            if prefix.len() + key.len() >= MAX_NAME_BYTES {
+                return Err(format!("a tensor's name is longer than {MAX_NAME_BYTES} bytes"));
+            }
             let name = || if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
             match self.object(value) {
-                Some(Object::View(view)) => drop(out.insert(name(), view.clone())),
-                Some(Object::Dict(_)) if depth < MAX_NESTING => self.collect(value, &name(), depth + 1, visited, out)?,
+                Some(Object::View(view)) => drop(out.insert(name(), View::clone(view))),
+                Some(Object::Dict(_)) if depth < MAX_NESTING => {
+                    self.collect(value, &name(), depth + 1, visited, out)?
+                }
                 _ => {}
             }
         }
@@ -756,11 +850,16 @@ fn torch_dtype(name: &str) -> Option<Dtype> {
 
 /// Constructors whose result is kept as an inert value: plain data that a trainer leaves in a checkpoint.
 fn is_harmless(module: &str, name: &str) -> bool {
-    let within = |roots: &[&str]| roots.iter().any(|r| module == *r || module.strip_prefix(r).is_some_and(|rest| rest.starts_with('.')));
+    let within = |roots: &[&str]| {
+        roots.iter().any(|r| module == *r || module.strip_prefix(r).is_some_and(|rest| rest.starts_with('.')))
+    };
     // A class and nothing reached through it: `STACK_GLOBAL` takes dotted names, so a module's own imports (`os.system`) would be within reach.
     let class = name.trim_start_matches('_').starts_with(|c: char| c.is_ascii_uppercase()) && !name.contains('.');
     match module {
-        "builtins" | "__builtin__" => matches!(name, "int" | "float" | "bool" | "complex" | "str" | "bytes" | "bytearray" | "slice" | "range" | "object"),
+        "builtins" | "__builtin__" => matches!(
+            name,
+            "int" | "float" | "bool" | "complex" | "str" | "bytes" | "bytearray" | "slice" | "range" | "object"
+        ),
         "_codecs" => name == "encode",
         "copyreg" | "copy_reg" => name == "_reconstructor",
         "collections" => matches!(name, "Counter" | "deque"),
@@ -771,7 +870,9 @@ fn is_harmless(module: &str, name: &str) -> bool {
         "numpy" => matches!(name, "dtype" | "ndarray"),
         "numpy.core.multiarray" | "numpy._core.multiarray" => matches!(name, "scalar" | "_reconstruct"),
         "pathlib" | "pathlib._local" => name.ends_with("Path") && class,
-        _ => class && within(&["pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "omegaconf"]),
+        _ => {
+            class && within(&["pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "omegaconf"])
+        }
     }
 }
 
@@ -858,7 +959,8 @@ mod tests {
 
     #[test]
     fn no_truncation_of_a_pickle_panics() {
-        let body: &[u8] = b"\x80\x02}q\x00(X\x01\0\0\0aK\x01X\x01\0\0\0b\x8a\x02\xff\x00ccollections\nOrderedDict\n)Ru.";
+        let body: &[u8] =
+            b"\x80\x02}q\x00(X\x01\0\0\0aK\x01X\x01\0\0\0b\x8a\x02\xff\x00X\x01\0\0\0cccollections\nOrderedDict\n)Ru.";
         for n in 0..body.len() {
             assert!(Machine::new(&body[..n]).run().is_err(), "{n}");
         }

@@ -109,7 +109,11 @@ impl Error {
 
 /// Text out of a file or a file name, made fit for one line: control characters escaped, cut at 160 characters.
 fn plain(text: &str) -> String {
-    let mut out: String = text.chars().take(160).flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();
+    let mut out: String = text
+        .chars()
+        .take(160)
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
     if text.chars().nth(160).is_some() {
         out.push('…');
     }
@@ -230,7 +234,13 @@ impl OpenFile {
         // A poisoned lock only means that another reader panicked; every read seeks first.
         let mut file = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(buf)).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => Error::format(&self.path, format!("ends before byte {}; was it changed while being read?", offset.saturating_add(buf.len() as u64))),
+            io::ErrorKind::UnexpectedEof => Error::format(
+                &self.path,
+                format!(
+                    "ends before byte {}; was it changed while being read?",
+                    offset.saturating_add(buf.len() as u64)
+                ),
+            ),
             _ => Error::io(&self.path)(e),
         })
     }
@@ -288,7 +298,12 @@ impl Checkpoint {
         Self::build(path, files, all, BTreeMap::new())
     }
 
-    fn build(path: &Path, files: Vec<OpenFile>, tensors: Vec<Stored>, metadata: BTreeMap<String, String>) -> Result<Self, Error> {
+    fn build(
+        path: &Path,
+        files: Vec<OpenFile>,
+        tensors: Vec<Stored>,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
         let mut out = Self { path: path.to_owned(), files, tensors: BTreeMap::new(), bare: BTreeMap::new(), metadata };
         for t in tensors {
             let key = t.info.name.clone();
@@ -296,7 +311,10 @@ impl Checkpoint {
             if let Some(first) = out.tensors.insert(key.clone(), t) {
                 let at = |i: usize| out.files.get(i).map(|f| plain_path(&f.path)).unwrap_or_default();
                 let second = out.tensors.get(&key).map_or(0, |t| t.file);
-                return Err(Error::format(path, format!("tensor {} is in two shards, {} and {}", plain(&key), at(first.file), at(second))));
+                return Err(Error::format(
+                    path,
+                    format!("tensor {} is in two shards, {} and {}", plain(&key), at(first.file), at(second)),
+                ));
             }
         }
         Ok(out)
@@ -357,7 +375,12 @@ impl Checkpoint {
         match self.bare.get(bare).map(Vec::as_slice) {
             None | Some([]) => Ok(None),
             Some([key]) => Ok(self.get(key)),
-            Some([first, second, ..]) => Err(Error::Twice { path: self.path.clone(), tensor: plain(bare), first: plain(first), second: plain(second) }),
+            Some([first, second, ..]) => Err(Error::Twice {
+                path: self.path.clone(),
+                tensor: plain(bare),
+                first: plain(first),
+                second: plain(second),
+            }),
         }
     }
 
@@ -422,26 +445,42 @@ impl Checkpoint {
     }
 
     fn tensor_error(&self, name: &str, found: String, expected: String) -> Error {
-        Error::Tensor { path: self.file_of(name).unwrap_or(&self.path).to_owned(), tensor: plain(name), found, expected }
+        Error::Tensor {
+            path: self.file_of(name).unwrap_or(&self.path).to_owned(),
+            tensor: plain(name),
+            found,
+            expected,
+        }
     }
 
     /// Reads a view in the order of the file, so that a transposed matrix costs one read per column, not per element.
     fn read(&self, t: &Stored, shape: &[usize], offset_bytes: u64) -> Result<Vec<f32>, Error> {
         let count: usize = shape.iter().product();
         let mut out = Vec::new();
-        out.try_reserve_exact(count).map_err(|_| self.tensor_error(&t.info.name, format!("{count} elements"), "a size that fits in memory".into()))?;
+        out.try_reserve_exact(count).map_err(|_| {
+            self.tensor_error(&t.info.name, format!("{count} elements"), "a size that fits in memory".into())
+        })?;
         out.resize(count, 0.0f32);
         if count == 0 {
             return Ok(out);
         }
-        let file = self.files.get(t.file).ok_or_else(|| Error::Absent { path: self.path.clone(), tensor: plain(&t.info.name) })?;
+        let file = self
+            .files
+            .get(t.file)
+            .ok_or_else(|| Error::Absent { path: self.path.clone(), tensor: plain(&t.info.name) })?;
         let size = t.info.dtype.size_bytes();
         let mut buf = Vec::new();
         let mut outer = merged_dims(shape, &t.strides);
         let inner = outer.pop().unwrap_or(Dim { n: 1, from: 1, to: 1 });
         // Elements further apart than this are fetched one by one rather than with all that lies between.
         let single = inner.from.saturating_mul(size) > 4096;
-        let per_read = if inner.from == 0 { inner.n } else if single { 1 } else { (CHUNK_BYTES / (inner.from * size)).max(1) };
+        let per_read = if inner.from == 0 {
+            inner.n
+        } else if single {
+            1
+        } else {
+            (CHUNK_BYTES / (inner.from * size)).max(1)
+        };
         let mut index = vec![0usize; outer.len()];
         loop {
             let (mut from, mut to) = (0usize, 0usize);
@@ -483,7 +522,7 @@ fn merged_dims(shape: &[usize], strides: &[usize]) -> Vec<Dim> {
         to *= n;
     }
     dims.reverse();
-    dims.sort_by(|a, b| b.from.cmp(&a.from));
+    dims.sort_by_key(|d| std::cmp::Reverse(d.from));
     let mut out: Vec<Dim> = Vec::new();
     for d in dims {
         match out.last_mut() {
@@ -498,25 +537,28 @@ fn merged_dims(shape: &[usize], strides: &[usize]) -> Vec<Dim> {
 
 /// Converts `n` elements that lie `from` apart in `raw` and puts them `step` apart into `out`, from `at` on.
 fn convert(dtype: Dtype, raw: &[u8], from: usize, out: &mut [f32], at: usize, step: usize, n: usize) {
-    fn each<const N: usize>(raw: &[u8], from: usize, out: &mut [f32], (at, step, n): (usize, usize, usize), f: impl Fn([u8; N]) -> f32) {
-        let mut value = |i: usize, bytes: &[u8]| {
-            if let (Some(slot), Some(bytes)) = (out.get_mut(at + i * step), bytes.first_chunk::<N>()) {
-                *slot = f(*bytes);
-            }
-        };
-        if from == 0 {
-            (0..n).for_each(|i| value(i, raw));
+    fn each<const N: usize>(raw: &[u8], from: usize, out: &mut [f32], step: usize, f: impl Fn([u8; N]) -> f32) {
+        let (elements, _) = raw.as_chunks::<N>();
+        if from == 1 && step == 1 {
+            out.iter_mut().zip(elements).for_each(|(o, &e)| *o = f(e));
+        } else if from == 0 {
+            let value = elements.first().map_or(0.0, |&e| f(e));
+            out.iter_mut().step_by(step).for_each(|o| *o = value);
         } else {
-            raw.chunks(from * N).take(n).enumerate().for_each(|(i, c)| value(i, c));
+            out.iter_mut().step_by(step).zip(elements.iter().step_by(from)).for_each(|(o, &e)| *o = f(e));
         }
     }
-    let place = (at, step, n);
+    // A single element may claim any step.
+    let step = step.max(1);
+    let end = (at + (n.max(1) - 1) * step + 1).min(out.len());
+    let Some(out) = out.get_mut(at..end) else { return };
     match dtype {
-        Dtype::F32 => each(raw, from, out, place, f32::from_le_bytes),
+        Dtype::F32 => each(raw, from, out, step, f32::from_le_bytes),
         #[allow(clippy::cast_possible_truncation, reason = "weights are used at f32 at most")]
-        Dtype::F64 => each(raw, from, out, place, |b| f64::from_le_bytes(b) as f32),
-        Dtype::F16 => each(raw, from, out, place, |b| half::f16::from_le_bytes(b).to_f32()),
-        Dtype::Bf16 => each(raw, from, out, place, |b| half::bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => each(raw, from, out, step, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F16 => each(raw, from, out, step, |b| half::f16::from_le_bytes(b).to_f32()),
+        // A shift, so that the compiler can do many at once.
+        Dtype::Bf16 => each(raw, from, out, step, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
         _ => {}
     }
 }
@@ -538,16 +580,19 @@ fn open_file(path: &Path, index: usize) -> Result<OpenedFile, Error> {
             let (file, tensors) = checkpoint::open(path, file, meta.len(), index)?;
             return Ok((OpenFile { path: path.to_owned(), file: Mutex::new(file) }, tensors, BTreeMap::new()));
         }
+        // Before the guesses below: a header's length may begin with any byte.
+        h if h.get(8) == Some(&b'{') => {
+            let (tensors, metadata) = safetensors::open(path, &mut file, meta.len(), index)?;
+            return Ok((OpenFile { path: path.to_owned(), file: Mutex::new(file) }, tensors, metadata));
+        }
         h if h.starts_with(b"version https://git-lfs") => "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`".to_owned(),
         h if h.trim_ascii_start().starts_with(b"<") => "is a web page, not a checkpoint; was the download refused?".to_owned(),
         h if h.get(257..262) == Some(b"ustar") => "is a tar archive, the oldest torch format; load it with torch and save it again with torch.save".to_owned(),
         [0x80, 1..=5, ..] if path.extension().is_none_or(|e| e != "safetensors") => {
             "is a torch file of before version 1.6 (a bare pickle, not a zip archive); load it with torch and save it again with torch.save".to_owned()
         }
-        h if h.get(8) == Some(&b'{') || path.extension().is_some_and(|e| e == "safetensors") => {
-            let (tensors, metadata) = safetensors::open(path, &mut file, meta.len(), index)?;
-            return Ok((OpenFile { path: path.to_owned(), file: Mutex::new(file) }, tensors, metadata));
-        }
+        // Not one by its first bytes; the reader says why.
+        _ if path.extension().is_some_and(|e| e == "safetensors") => return Err(safetensors::open(path, &mut file, meta.len(), index).err().unwrap_or_else(|| Error::format(path, "is not a safetensors file"))),
         _ => "is neither a safetensors file nor a torch zip archive".to_owned(),
     };
     Err(Error::format(path, what))
@@ -559,7 +604,10 @@ fn view_end(shape: &[usize], strides: &[usize]) -> Option<usize> {
         if n == 0 {
             return Some(0);
         }
-        shape.iter().zip(strides).try_fold(1usize, |end, (&n, &s)| (n - 1).checked_mul(s).and_then(|x| end.checked_add(x)))
+        shape
+            .iter()
+            .zip(strides)
+            .try_fold(1usize, |end, (&n, &s)| (n - 1).checked_mul(s).and_then(|x| end.checked_add(x)))
     })
 }
 

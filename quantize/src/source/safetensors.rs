@@ -47,7 +47,9 @@ impl<'de> Deserialize<'de> for Header {
                     if name == "__metadata__" {
                         out.metadata = map.next_value::<Option<BTreeMap<String, String>>>()?.unwrap_or_default();
                     } else {
-                        let entry = map.next_value::<Entry>().map_err(|e| de::Error::custom(format_args!("tensor {}: {e}", plain(&name))))?;
+                        let entry = map
+                            .next_value::<Entry>()
+                            .map_err(|e| de::Error::custom(format_args!("tensor {}: {e}", plain(&name))))?;
                         out.entries.push((name, entry));
                     }
                     if out.entries.len() > MAX_TENSORS {
@@ -86,31 +88,48 @@ fn dtype(name: &str) -> Option<Dtype> {
 /// Reads the header of one file of `file_bytes` bytes. `index` is the file's place in its checkpoint.
 ///
 /// *Errors*: any byte of the header or of a tensor that is not where it should be.
-pub(super) fn open(path: &Path, file: &mut File, file_bytes: u64, index: usize) -> Result<(Vec<Stored>, BTreeMap<String, String>), Error> {
+pub(super) fn open(
+    path: &Path,
+    file: &mut File,
+    file_bytes: u64,
+    index: usize,
+) -> Result<(Vec<Stored>, BTreeMap<String, String>), Error> {
     let bad = |what: String| Error::format(path, what);
     let mut len = [0u8; 8];
     if file_bytes < 8 {
-        return Err(bad(format!("is {file_bytes} bytes long, too short for a safetensors file; is the download complete?")));
+        return Err(bad(format!(
+            "is {file_bytes} bytes long, too short for a safetensors file; is the download complete?"
+        )));
     }
     file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut len)).map_err(Error::io(path))?;
     let header_bytes = u64::from_le_bytes(len);
     if header_bytes > MAX_HEADER_BYTES {
-        return Err(bad(format!("not a safetensors file: its header would be {header_bytes} bytes, the limit is {MAX_HEADER_BYTES}")));
+        return Err(bad(format!(
+            "not a safetensors file: its header would be {header_bytes} bytes, the limit is {MAX_HEADER_BYTES}"
+        )));
     }
     let data_at = 8 + header_bytes;
     if data_at > file_bytes {
-        return Err(bad(format!("ends inside its header: {file_bytes} bytes, header ends at {data_at}; is the download complete?")));
+        return Err(bad(format!(
+            "ends inside its header: {file_bytes} bytes, header ends at {data_at}; is the download complete?"
+        )));
     }
     let mut text = Vec::new();
     file.take(header_bytes).read_to_end(&mut text).map_err(Error::io(path))?;
-    let header: Header = serde_json::from_slice(&text).map_err(|e| bad(format!("header: {}", plain(&e.to_string()))))?;
+    let header: Header =
+        serde_json::from_slice(&text).map_err(|e| bad(format!("header: {}", plain(&e.to_string()))))?;
     drop(text);
 
     let data_bytes = file_bytes - data_at;
     let mut out = Vec::with_capacity(header.entries.len());
     let mut spans = Vec::with_capacity(header.entries.len());
     for (name, e) in header.entries {
-        let wrong = |found: String, expected: String| Error::Tensor { path: path.to_owned(), tensor: plain(&name), found, expected };
+        let wrong = |found: String, expected: String| Error::Tensor {
+            path: path.to_owned(),
+            tensor: plain(&name),
+            found,
+            expected,
+        };
         let Some(dtype) = dtype(&e.dtype) else {
             return Err(wrong(format!("type {}", plain(&e.dtype)), "a type this version knows".into()));
         };
@@ -118,7 +137,8 @@ pub(super) fn open(path: &Path, file: &mut File, file_bytes: u64, index: usize) 
             return Err(wrong(format!("{} dimensions", e.shape.len()), format!("at most {MAX_DIMS}")));
         }
         let (start, end) = e.data_offsets;
-        let bytes = contiguous(&e.shape).and_then(|s| Some((e.shape.iter().try_fold(dtype.size_bytes(), |n, &d| n.checked_mul(d))?, s)));
+        let bytes = contiguous(&e.shape)
+            .and_then(|s| Some((e.shape.iter().try_fold(dtype.size_bytes(), |n, &d| n.checked_mul(d))?, s)));
         let Some((bytes, strides)) = bytes else {
             return Err(wrong(format!("shape {:?}", e.shape), "a size that fits in memory".into()));
         };
@@ -126,10 +146,18 @@ pub(super) fn open(path: &Path, file: &mut File, file_bytes: u64, index: usize) 
             return Err(wrong(format!("bytes {start}..{end}"), format!("{bytes} bytes for {dtype} {:?}", e.shape)));
         }
         if end > data_bytes {
-            return Err(wrong(format!("{data_bytes} bytes of data in the file"), format!("at least {end}; is the download complete?")));
+            return Err(wrong(
+                format!("{data_bytes} bytes of data in the file"),
+                format!("at least {end}; is the download complete?"),
+            ));
         }
         spans.push((start, end, out.len()));
-        out.push(Stored { info: TensorInfo { name, dtype, shape: e.shape }, file: index, offset_bytes: data_at + start, strides });
+        out.push(Stored {
+            info: TensorInfo { name, dtype, shape: e.shape },
+            file: index,
+            offset_bytes: data_at + start,
+            strides,
+        });
     }
     spans.sort_unstable();
     let mut at = 0;
@@ -164,12 +192,16 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, BTreeSet<String
     if text.len() as u64 > MAX_INDEX_BYTES {
         return Err(Error::format(path, format!("is larger than {MAX_INDEX_BYTES} bytes, too large for an index")));
     }
-    let index: Index = serde_json::from_slice(&text).map_err(|e| Error::format(path, format!("index: {}", plain(&e.to_string()))))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|e| Error::format(path, format!("index: {}", plain(&e.to_string()))))?;
     let mut shards: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (key, shard) in index.weight_map {
         let inside = Path::new(&shard).components().all(|c| matches!(c, Component::Normal(_))) && !shard.is_empty();
         if !inside {
-            return Err(Error::format(path, format!("tensor {} is said to be in {}, outside the folder", plain(&key), plain(&shard))));
+            return Err(Error::format(
+                path,
+                format!("tensor {} is said to be in {}, outside the folder", plain(&key), plain(&shard)),
+            ));
         }
         shards.entry(shard).or_default().insert(key);
     }
@@ -186,7 +218,10 @@ pub(super) fn open_index(path: &Path) -> Result<(Vec<Stored>, Vec<OpenFile>), Er
     let shards = read_index(path)?;
     let dir = path.parent().unwrap_or(Path::new(""));
     if let Some(missing) = shards.keys().find(|s| !dir.join(s).is_file()) {
-        return Err(Error::format(path, format!("shard {} is missing ({} shards are listed)", plain(missing), shards.len())));
+        return Err(Error::format(
+            path,
+            format!("shard {} is missing ({} shards are listed)", plain(missing), shards.len()),
+        ));
     }
     let (mut files, mut out) = (Vec::new(), Vec::new());
     for (i, (shard, mut keys)) in shards.into_iter().enumerate() {
@@ -194,7 +229,10 @@ pub(super) fn open_index(path: &Path) -> Result<(Vec<Stored>, Vec<OpenFile>), Er
         files.push(file);
         out.extend(tensors.into_iter().filter(|t| keys.remove(&t.info.name)));
         if let Some(absent) = keys.first() {
-            return Err(Error::format(path, format!("tensor {} is not in {}, where the index says it is", plain(absent), plain(&shard))));
+            return Err(Error::format(
+                path,
+                format!("tensor {} is not in {}, where the index says it is", plain(absent), plain(&shard)),
+            ));
         }
     }
     Ok((out, files))

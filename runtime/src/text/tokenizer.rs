@@ -110,10 +110,7 @@ impl Tokenizer {
     /// Reads the bytes of `tokenizer.json` and, where there is one, of `tokenizer_config.json` (special tokens, `add_bos_token`).
     ///
     /// *Errors*: one line that says what is wrong; the caller knows the file.
-    pub fn new(
-        tokenizer_json: &[u8],
-        tokenizer_config: Option<&[u8]>,
-    ) -> Result<Self, String> {
+    pub fn new(tokenizer_json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, String> {
         let mut file = parse("tokenizer.json", tokenizer_json)?;
         let config = match tokenizer_config {
             Some(bytes) => parse("tokenizer_config.json", bytes)?,
@@ -124,8 +121,7 @@ impl Tokenizer {
         let unk = file["model"]["unk_token"].as_str().map(str::to_owned);
         let pieces = pieces_of(&file, kind, &added)?;
         make_plain(&mut file, kind, &added, unk.as_deref());
-        let model: tokenizers::Tokenizer =
-            serde_json::from_value(file).map_err(|e| format!("tokenizer.json: {e}"))?;
+        let model: tokenizers::Tokenizer = serde_json::from_value(file).map_err(|e| format!("tokenizer.json: {e}"))?;
         let mut this = Self {
             kind,
             model,
@@ -223,10 +219,7 @@ impl Tokenizer {
 
     /// Id of a token by its exact content, added or not.
     pub fn token_id(&self, content: &str) -> Option<u32> {
-        self.added
-            .get(content)
-            .map(|t| t.id)
-            .or_else(|| self.model.token_to_id(content))
+        self.added.get(content).map(|t| t.id).or_else(|| self.model.token_to_id(content))
     }
 
     /// Whether `content` is an added token: it acts in a [`Piece::Template`].
@@ -279,11 +272,7 @@ impl Tokenizer {
 
     /// Text of an answer as its tokens arrive; all that it gives, joined, is what [`decode`](Self::decode) gives.
     pub fn stream(&self) -> TextStream {
-        TextStream {
-            pieces: Arc::clone(&self.pieces),
-            pending: Vec::new(),
-            strip: self.kind == Kind::Sentencepiece,
-        }
+        TextStream { pieces: Arc::clone(&self.pieces), pending: Vec::new(), strip: self.kind == Kind::Sentencepiece }
     }
 
     fn measure(&mut self) {
@@ -302,9 +291,9 @@ impl Tokenizer {
             }
             let bos = content_of(&config["bos_token"]).unwrap_or("<s>");
             let id = self.token_id(bos);
-            return id.map(|id| vec![id]).ok_or_else(|| {
-                format!("tokenizer_config.json: bos_token {bos:?} is not in tokenizer.json")
-            });
+            return id
+                .map(|id| vec![id])
+                .ok_or_else(|| format!("tokenizer_config.json: bos_token {bos:?} is not in tokenizer.json"));
         }
         // A token that no vocabulary has shows what is put before and after a text.
         let probe = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);
@@ -319,9 +308,7 @@ impl Tokenizer {
             let usual = self.added.values().filter(|t| t.special && !t.rstrip).map(|t| t.id);
             return usual.collect();
         }
-        let named = [
-            "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
-        ];
+        let named = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
         let more = config["additional_special_tokens"].as_array();
         let named = named.iter().filter_map(|name| content_of(&config[*name]));
         let more = more.into_iter().flatten().filter_map(content_of);
@@ -339,9 +326,14 @@ impl Tokenizer {
                         Kind::Sentencepiece => text.replace(MARK, " "),
                         Kind::ByteLevel => text.to_owned(),
                     };
-                    self.find(&text, |t| !t.normalized, &mut parts, |this, rest, parts| {
-                        this.find_normalized(rest, parts);
-                    });
+                    self.find(
+                        &text,
+                        |t| !t.normalized,
+                        &mut parts,
+                        |this, rest, parts| {
+                            this.find_normalized(rest, parts);
+                        },
+                    );
                 }
                 Piece::Text(text) => join(&mut parts, text),
             }
@@ -415,10 +407,7 @@ impl Tokenizer {
             .map(|i| {
                 let after = i.checked_sub(1).and_then(|i| whole.get(i));
                 let before = whole.get(i + 1);
-                (
-                    matches!(after, Some(Part::Added(t)) if t.rstrip),
-                    matches!(before, Some(Part::Added(t)) if t.lstrip),
-                )
+                (matches!(after, Some(Part::Added(t)) if t.rstrip), matches!(before, Some(Part::Added(t)) if t.lstrip))
             })
             .collect();
         for (part, (left, right)) in whole.iter_mut().zip(strips) {
@@ -674,8 +663,7 @@ fn make_plain(file: &mut Value, kind: Kind, added: &[Added], unk: Option<&str>) 
         };
     }
     // A special token that is also a piece of the base vocabulary could be merged together from a user's text.
-    let barred: HashSet<&str> =
-        added.iter().map(|t| t.content.as_str()).filter(|&c| Some(c) != unk).collect();
+    let barred: HashSet<&str> = added.iter().map(|t| t.content.as_str()).filter(|&c| Some(c) != unk).collect();
     if let Some(vocab) = file["model"]["vocab"].as_object_mut() {
         vocab.retain(|content, _| !barred.contains(content.as_str()));
     }

@@ -1,0 +1,234 @@
+//! The command line.
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Ask a question about a medical picture, offline, on this machine's GPU.
+///
+/// Not a medical device: answers are a research aid and need a clinician's judgement.
+#[derive(Parser)]
+#[command(name = "healthgpt", version, about)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Ask a question, with or without a picture; the answer streams to stdout
+    Ask(Ask),
+    /// Answer and write every stage of the computation, for comparison with the reference
+    Trace(Trace),
+    /// How well the model predicts a text
+    Perplexity(Perplexity),
+    /// What devices there are and which profile each gets
+    Devices(Devices),
+    /// What a model file says of itself
+    Inspect(Inspect),
+    /// Check every tensor of a model file against its hash
+    Verify(Verify),
+}
+
+#[derive(clap::Args)]
+pub struct Log {
+    /// Say more on stderr; twice for more still
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Write the log to a file instead
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log_file: Option<PathBuf>,
+}
+
+/// Where the model comes from and what it runs on.
+#[derive(clap::Args)]
+pub struct Open {
+    /// Model file, made by `quantize`
+    #[arg(short, long, value_name = "MODEL", env = "HEALTHGPT_MODEL")]
+    pub model: PathBuf,
+    /// Device: index in `healthgpt devices`, part of its name, or PCI bus id
+    #[arg(long, value_name = "INDEX|NAME|PCI", env = "HEALTHGPT_DEVICE")]
+    pub device: Option<String>,
+    /// Profile instead of the device's own
+    #[arg(long, value_name = "NAME", env = "HEALTHGPT_PROFILE")]
+    pub profile: Option<String>,
+    /// Kernel variants to force: `portable`, or KERNEL=VARIANT, comma separated
+    #[arg(long, hide = true, env = "HEALTHGPT_VARIANT")]
+    pub variant: Option<String>,
+    /// Format of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+    /// Positions to plan for: prompt, picture and answer [default: the model's, at most 2048]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// Device memory to use at most, in bytes or with a unit: 4GiB
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub memory: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    F16,
+    F32,
+}
+
+/// A picture.
+#[derive(clap::Args)]
+pub struct Image {
+    /// Picture: PNG, JPEG, TIFF, BMP or DICOM, told by content; - for stdin
+    #[arg(short, long, value_name = "IMAGE")]
+    pub image: Option<PathBuf>,
+    /// Frame of a file with several, from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub frame: u32,
+    /// Part of the picture: region (as a DICOM file names it), none, or x,y,w,h
+    #[arg(long, value_name = "PART", default_value = "none", value_parser = crop)]
+    pub crop: runtime::image::Crop,
+}
+
+/// How an answer is chosen.
+#[derive(clap::Args)]
+pub struct Choose {
+    /// Most tokens of the answer
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
+    pub max_tokens: usize,
+    /// 0 takes the most likely token; more flattens the choice
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Share of the probability that the choice is made from
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Same seed, same answer
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Earlier turns: [{"question": …, "answer": …}, …]
+    #[arg(long, value_name = "FILE.json")]
+    pub history: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct Ask {
+    /// The question; with --chat it may be left out
+    #[arg(required_unless_present = "chat")]
+    pub question: Option<String>,
+    #[command(flatten)]
+    pub open: Open,
+    #[command(flatten)]
+    pub image: Image,
+    #[command(flatten)]
+    pub choose: Choose,
+    /// Compare these answers instead of writing one: yes,no
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "chat")]
+    pub choices: Vec<String>,
+    /// Go on with questions from stdin, a line each
+    #[arg(long, conflicts_with = "json")]
+    pub chat: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    Ask,
+    Generate,
+}
+
+#[derive(clap::Args)]
+pub struct Trace {
+    /// The question or instruction
+    pub question: String,
+    #[command(flatten)]
+    pub open: Open,
+    #[command(flatten)]
+    pub image: Image,
+    #[command(flatten)]
+    pub choose: Choose,
+    /// What is traced
+    #[arg(long, value_enum, default_value_t = Task::Ask)]
+    pub task: Task,
+    /// Where the stages go
+    #[arg(short, long, value_name = "FILE.safetensors")]
+    pub output: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct Perplexity {
+    /// Text file, UTF-8
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub open: Open,
+    /// {"tokens", "nll", "perplexity"}; nll is the sum over all tokens but the first, natural logarithm
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Devices {
+    /// A JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// Model file
+    #[arg(env = "HEALTHGPT_MODEL")]
+    pub model: PathBuf,
+    /// Every tensor too
+    #[arg(long)]
+    pub tensors: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Verify {
+    /// Model file
+    #[arg(env = "HEALTHGPT_MODEL")]
+    pub model: PathBuf,
+}
+
+fn crop(text: &str) -> Result<runtime::image::Crop, String> {
+    text.parse().map_err(|e: runtime::Error| e.to_string())
+}
+
+/// 4GiB, 512MiB, 4GB, or a number of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        other => return Err(format!("unknown unit `{other}`; use KiB, MiB, GiB, KB, MB, GB or nothing")),
+    };
+    let number: f64 = digits.trim().parse().map_err(|_| format!("`{digits}` is not a number"))?;
+    if number.is_finite() && number > 0.0 { Ok((number * unit as f64) as u64) } else { Err("must be above 0".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_takes_units() {
+        assert_eq!(bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(bytes("1.5GB"), Ok(1_500_000_000));
+        assert_eq!(bytes("123"), Ok(123));
+        for bad in ["", "GiB", "-1", "4 parsecs", "nan"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

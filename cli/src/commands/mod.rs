@@ -1,0 +1,8 @@
+//! One file per command.
+
+pub mod ask;
+pub mod devices;
+pub mod inspect;
+pub mod perplexity;
+pub mod trace;
+pub mod verify;

@@ -1,0 +1,53 @@
+//! Reading what the user names: pictures, histories, texts.
+
+use crate::args::Image;
+use crate::failure::{FAILED, Failure, PICTURE, Result, USAGE};
+use runtime::Model;
+use runtime::image::{Options, RgbPicture, decode};
+use runtime::text::Turn;
+use std::io::Read;
+use std::path::Path;
+
+/// Larger picture files are not read.
+const MAX_PICTURE_BYTES: u64 = 1 << 30;
+
+/// The picture of the command line, decoded and cut.
+pub fn picture(image: &Image) -> Result<Option<RgbPicture>> {
+    let Some(path) = &image.image else { return Ok(None) };
+    let name = path.display().to_string();
+    let unreadable = |e: std::io::Error| Failure::new(PICTURE, format!("picture {name}: {e}"));
+    let mut bytes = Vec::new();
+    if name == "-" {
+        std::io::stdin().lock().take(MAX_PICTURE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    } else {
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        file.take(MAX_PICTURE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    }
+    let picture = decode(&bytes, &name, Options { frame: image.frame })?;
+    Ok(Some(picture.crop(image.crop)?))
+}
+
+/// The picture as the model takes it.
+pub fn prepare(model: &Model, picture: Option<RgbPicture>) -> Result<Option<runtime::Picture>> {
+    Ok(picture.map(|p| model.picture(&p)).transpose()?)
+}
+
+/// Earlier turns.
+pub fn history(path: Option<&Path>) -> Result<Vec<Turn>> {
+    #[derive(serde::Deserialize)]
+    struct Earlier {
+        question: String,
+        answer: String,
+    }
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let wrong = |e: String| Failure::new(USAGE, format!("{}: {e}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let turns: Vec<Earlier> = serde_json::from_str(&text)
+        .map_err(|e| wrong(format!("not a history, [{{\"question\": …, \"answer\": …}}, …]: {e}")))?;
+    Ok(turns.into_iter().map(|t| Turn { question: t.question, answer: Some(t.answer) }).collect())
+}
+
+/// A text file.
+pub fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Failure::new(FAILED, format!("{}: {e}", path.display())))
+}

@@ -1,0 +1,37 @@
+//! From flags to an open model and a session.
+
+use crate::args::{Kv, Open, Task};
+use crate::failure::Result;
+use runtime::gpu::Options;
+use runtime::{Model, OpenOptions, SessionOptions};
+use std::sync::Arc;
+
+impl From<Task> for runtime::model::Task {
+    fn from(task: Task) -> Self {
+        match task {
+            Task::Ask => runtime::model::Task::Ask,
+            Task::Generate => runtime::model::Task::Generate,
+        }
+    }
+}
+
+/// Opens the model for one task.
+pub fn model(open: &Open, task: Task) -> Result<Arc<Model>> {
+    let gpu = Options {
+        device: open.device.clone(),
+        profile: open.profile.clone(),
+        variants: open.variant.clone(),
+        without_subgroups: std::env::var_os("HEALTHGPT_NO_SUBGROUPS").is_some(),
+        memory_bytes: open.memory,
+    };
+    Ok(Model::open(&open.model, &OpenOptions { tasks: vec![task.into()], gpu })?)
+}
+
+/// How the session is planned.
+pub fn session(open: &Open, task: Task) -> SessionOptions {
+    let kv = match open.kv {
+        Kv::F16 => shaders::KvFormat::F16,
+        Kv::F32 => shaders::KvFormat::F32,
+    };
+    SessionOptions { task: task.into(), context: open.context, kv, ..Default::default() }
+}

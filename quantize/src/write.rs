@@ -1,0 +1,321 @@
+//! From parts to a model file: packs every tensor by the recipe and streams it to disk.
+
+use crate::assemble::{Source, shape_of};
+use crate::config::{Choices, Described, adapter, describe};
+use crate::model::{class_name, format_name};
+use crate::parallel::for_rows;
+use crate::report::{Report, TensorReport};
+use crate::source::{Checkpoint, Parts};
+use crate::{Error, Progress, Result};
+use half::f16;
+use runtime::file::{Layout, Writer};
+use runtime::model::{Config, Kind, Recipe, Spec, Task};
+use safetensors::Dtype;
+use serde_json::json;
+use shaders::Packed;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Tokenizer files are a few megabytes.
+const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+
+/// Everything that will be written, with every source found and its shape checked.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Dimensions.
+    pub config: Config,
+    /// Formats.
+    pub recipe: Recipe,
+    /// Tensors in the order of the file, each with what it is made from.
+    pub tensors: Vec<(Spec, Source<'a>)>,
+    /// The tokenizer's files, as they are.
+    pub tokenizer: Vec<(&'static str, PathBuf)>,
+    /// What had to be assumed.
+    pub notes: Vec<String>,
+    /// Parts that are used, in words, with what was opened.
+    pub parts: Vec<(&'static str, &'a Checkpoint)>,
+}
+
+impl<'a> Job<'a> {
+    /// Describes the model and finds every tensor.
+    ///
+    /// *Errors*: whatever is missing, contradictory or wrongly shaped.
+    pub fn new(parts: &'a Parts, choices: &Choices, recipe: Recipe) -> Result<Self> {
+        let Described { config, notes } = describe(parts, choices)?;
+        let mut tensors = Vec::new();
+        for spec in config.tensors() {
+            let source = Source::find(parts, &config, &spec)?;
+            tensors.push((spec, source));
+        }
+        let mut tokenizer = vec![("tokenizer.json", parts.language.tokenizer_json.clone())];
+        tokenizer.extend(parts.language.tokenizer_config.iter().map(|p| ("tokenizer_config.json", p.clone())));
+        let with = |task: Task| config.task(task).is_some();
+        let used: [(&'static str, Option<&Checkpoint>); 6] = [
+            ("language model", Some(&parts.language.weights)),
+            ("vision tower", parts.vision.as_ref().map(|v| &v.weights)),
+            ("comprehension adapter", adapter(parts, Task::Ask).filter(|_| with(Task::Ask))),
+            ("generation adapter", adapter(parts, Task::Generate).filter(|_| with(Task::Generate))),
+            ("fusion layer", parts.fusion.as_ref().filter(|_| with(Task::Generate))),
+            ("image decoder", parts.vqgan.as_ref().map(|v| &v.weights).filter(|_| with(Task::Generate))),
+        ];
+        let parts = used.into_iter().filter_map(|(name, c)| Some((name, c?))).collect();
+        Ok(Job { config, recipe, tensors, tokenizer, notes, parts })
+    }
+
+    /// Number of weights.
+    pub fn values(&self) -> u64 {
+        self.tensors.iter().map(|(s, _)| shape_of(s).iter().product::<usize>() as u64).sum()
+    }
+
+    /// Bytes of a tensor in the file.
+    pub fn bytes(&self, spec: &Spec) -> u64 {
+        spec.layouts(&self.recipe).iter().map(Layout::bytes).sum()
+    }
+
+    /// Tensors of each used part that no tensor of the file is made from.
+    pub fn surplus(&self) -> Vec<(&'static str, usize)> {
+        let used: BTreeSet<(&Path, &str)> = self.tensors.iter().flat_map(|(_, s)| s.tensors()).collect();
+        let count = |c: &Checkpoint| {
+            c.names().filter(|name| c.file_of(name).is_none_or(|file| !used.contains(&(file, *name)))).count()
+        };
+        self.parts.iter().map(|(name, c)| (*name, count(c))).collect()
+    }
+
+    /// Every file that is read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let weights = self.parts.iter().flat_map(|(_, c)| c.files().chain([c.path()]));
+        weights.chain(self.tokenizer.iter().map(|(_, p)| p.as_path()))
+    }
+
+    /// Refuses an output that is a source, or that exists and may not be replaced.
+    ///
+    /// *Errors*: naming the file.
+    pub fn check_output(&self, output: &Path, force: bool) -> Result<()> {
+        let refuse = |problem: &str| Err(Error::Output { path: output.into(), problem: problem.into() });
+        if output.file_name().is_none() || output.is_dir() {
+            return refuse("is a folder; name the file to write");
+        }
+        if let Ok(real) = fs::canonicalize(output) {
+            if self.files().any(|f| fs::canonicalize(f).is_ok_and(|f| f == real)) {
+                return refuse("is one of the source files; choose another output with -o");
+            }
+            if !force {
+                return refuse("is there already; --force replaces it");
+            }
+        }
+        match output.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() && !dir.is_dir() => refuse("its folder does not exist"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the file. `root` is what the names of source files are given relative to.
+    ///
+    /// *Errors*: a read or write fault, a value that a format cannot hold, an interruption. Nothing is left behind.
+    pub fn write(&self, output: &Path, root: &Path, progress: &dyn Progress) -> Result<Report> {
+        let mut layouts: Vec<Layout> = self.tensors.iter().flat_map(|(s, _)| s.layouts(&self.recipe)).collect();
+        let mut files = Vec::new();
+        for (name, path) in &self.tokenizer {
+            let bytes = read_tokenizer(path)?;
+            layouts.push(Layout { name: (*name).into(), dtype: Dtype::U8, shape: vec![bytes.len()] });
+            files.push(bytes);
+        }
+        let mut names = Names::new(root);
+        let sources: BTreeMap<&str, Vec<String>> = self
+            .tensors
+            .iter()
+            .map(|(spec, s)| {
+                (spec.name.as_str(), s.tensors().map(|(f, key)| format!("{}: {key}", names.get(f))).collect())
+            })
+            .collect();
+        let metadata = [
+            ("config", json!(self.config).to_string()),
+            ("recipe", json!(self.recipe).to_string()),
+            ("sources", json!(sources).to_string()),
+            ("producer", format!("quantize {}", env!("CARGO_PKG_VERSION"))),
+        ];
+        let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let failed = Error::write(output);
+        let mut writer = Writer::create(output, layouts, metadata, 0).map_err(&failed)?;
+        let mut reports = Vec::new();
+        for (spec, source) in &self.tensors {
+            let (planes, error) = self.pack(spec, source, progress)?;
+            for plane in &planes {
+                writer.write(plane).map_err(&failed)?;
+            }
+            reports.push(TensorReport {
+                name: spec.name.clone(),
+                class: class_name(&spec.kind),
+                format: format_name(&spec.kind, spec.format(&self.recipe)),
+                shape: source.shape(),
+                bytes: self.bytes(spec),
+                nmse: error,
+                sources: sources.get(spec.name.as_str()).cloned().unwrap_or_default(),
+            });
+        }
+        for bytes in &files {
+            writer.write(bytes).map_err(&failed)?;
+        }
+        if progress.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        writer.finish().map_err(&failed)?;
+        let bytes = fs::metadata(output).map_err(&failed)?.len();
+        Ok(Report::new(output, bytes, self, reports))
+    }
+
+    /// The planes of a tensor as they are stored, and the relative error of storing it so.
+    fn pack(&self, spec: &Spec, source: &Source, progress: &dyn Progress) -> Result<(Vec<Vec<u8>>, f64)> {
+        let [rows, cols] = source.shape();
+        let layouts = spec.layouts(&self.recipe);
+        let mut planes: Vec<Vec<u8>> = layouts.iter().map(|l| vec![0; l.bytes() as usize]).collect();
+        let format = spec.format(&self.recipe);
+        // Summed in the order of the rows, whatever the order of the threads.
+        let mut errors: BTreeMap<usize, [f64; 2]> = BTreeMap::new();
+        let work = |range: std::ops::Range<usize>| -> Result<(Piece, [f64; 2])> {
+            let values = source.rows(range.clone())?;
+            let at = |i: usize| (range.start + i / cols, i % cols);
+            match spec.kind {
+                Kind::Plain { .. } => {
+                    if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+                        return Err(source.wrong_value(spec, at(i).0, at(i).1, values[i], "is not finite"));
+                    }
+                    Ok((Piece::Bytes(values.iter().flat_map(|v| v.to_le_bytes()).collect()), [0.0; 2]))
+                }
+                Kind::Table { .. } => {
+                    let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+                    if let Some(i) = halves.iter().position(|h| !h.is_finite()) {
+                        return Err(source.wrong_value(spec, at(i).0, at(i).1, values[i], F16_LIMIT));
+                    }
+                    let error = squares(&values, halves.iter().map(|h| h.to_f32()));
+                    Ok((Piece::Bytes(halves.iter().flat_map(|h| h.to_le_bytes()).collect()), error))
+                }
+                Kind::Matrix { .. } => {
+                    let packed = format
+                        .pack(range.len(), cols, &values)
+                        .map_err(|e| source.wrong_value(spec, range.start + e.row, e.col, e.value, F16_LIMIT))?;
+                    let stored = (0..range.len()).flat_map(|r| (0..cols).map(move |k| (r, k)));
+                    let error = squares(&values, stored.map(|(r, k)| packed.value(r, k)));
+                    Ok((Piece::Packed(packed), error))
+                }
+            }
+        };
+        for_rows([rows, cols], progress, work, |i, range, (piece, error)| {
+            errors.insert(i, error);
+            match piece {
+                Piece::Bytes(bytes) => {
+                    let at = range.start * (bytes.len() / range.len().max(1));
+                    planes[0][at..at + bytes.len()].copy_from_slice(&bytes);
+                }
+                Piece::Packed(packed) => {
+                    let words = [&packed.quants, &packed.scales, &packed.zero_points];
+                    for ((plane, words), per_row) in planes.iter_mut().zip(words).zip(format.words_per_row()) {
+                        put_lines(plane, words, rows, range.clone(), per_row);
+                    }
+                }
+            }
+        })?;
+        let [wrong, all] = errors.values().fold([0.0; 2], |sum, e| [sum[0] + e[0], sum[1] + e[1]]);
+        Ok((planes, if all == 0.0 { 0.0 } else { wrong / all }))
+    }
+}
+
+const F16_LIMIT: &str = "cannot be stored in f16, whose largest is 65504";
+
+/// Some rows of a tensor, ready to be stored.
+enum Piece {
+    Bytes(Vec<u8>),
+    Packed(Packed),
+}
+
+/// Puts a plane of some rows, `[lines][range][per_row]` words, into the plane of all, `[lines][rows][per_row]`.
+fn put_lines(plane: &mut [u8], words: &[u32], rows: usize, range: std::ops::Range<usize>, per_row: usize) {
+    for (line, words) in words.chunks_exact(range.len() * per_row).enumerate() {
+        let at = (line * rows + range.start) * per_row * 4;
+        let (target, _) = plane[at..at + words.len() * 4].as_chunks_mut::<4>();
+        target.iter_mut().zip(words).for_each(|(t, w)| *t = w.to_le_bytes());
+    }
+}
+
+/// Sums of the squares of the error and of the values.
+pub(crate) fn squares(values: &[f32], stored: impl Iterator<Item = f32>) -> [f64; 2] {
+    let (mut wrong, mut all) = (0.0, 0.0);
+    for (v, u) in values.iter().zip(stored) {
+        wrong += f64::from(v - u).powi(2);
+        all += f64::from(*v).powi(2);
+    }
+    [wrong, all]
+}
+
+fn read_tokenizer(path: &Path) -> Result<Vec<u8>> {
+    let wrong = |e: std::io::Error| Error::file(path, e.to_string());
+    let bytes = fs::metadata(path).map_err(wrong)?.len();
+    if bytes > MAX_TOKENIZER_BYTES {
+        return Err(Error::file(path, format!("is {bytes} bytes long; at most {MAX_TOKENIZER_BYTES} are expected")));
+    }
+    fs::read(path).map_err(wrong)
+}
+
+/// Names of source files that do not depend on where the checkpoint lies: relative to the root, else folder and name.
+struct Names {
+    root: Option<PathBuf>,
+    known: BTreeMap<PathBuf, String>,
+}
+
+impl Names {
+    fn new(root: &Path) -> Self {
+        Names { root: fs::canonicalize(root).ok(), known: BTreeMap::new() }
+    }
+
+    fn get(&mut self, path: &Path) -> &str {
+        let root = self.root.as_deref();
+        self.known.entry(path.into()).or_insert_with(|| {
+            let name = path.file_name().unwrap_or_default();
+            // Not the file itself: in a hub's cache it is a link to a hash.
+            let folder = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+            let folder = folder.and_then(|p| fs::canonicalize(p).ok()).unwrap_or_default();
+            let inside = root.and_then(|r| folder.strip_prefix(r).ok().map(Path::to_owned));
+            let near = inside.unwrap_or_else(|| folder.file_name().map(PathBuf::from).unwrap_or_default());
+            let parts: Vec<_> = near.iter().chain([name]).map(|p| p.to_string_lossy()).collect();
+            parts.join("/")
+        })
+    }
+}
+
+/// Where the file goes if nothing is said: beside an input file under its name, in the current folder for a folder.
+pub fn default_output(input: &Path, recipe: &Recipe) -> PathBuf {
+    let name = input.file_name().filter(|_| !input.is_dir()).map(|n| n.to_string_lossy().into_owned());
+    let mut stem = name.unwrap_or_else(|| "model".into());
+    for suffix in [".index.json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt"] {
+        stem.truncate(stem.strip_suffix(suffix).map_or(stem.len(), str::len));
+    }
+    // A shard stands for its set: model-00001-of-00002.
+    if let Some((front, total)) = stem.rsplit_once("-of-")
+        && let Some((base, number)) = front.rsplit_once('-')
+        && [number, total].iter().all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    {
+        let length = base.len();
+        stem.truncate(length);
+    }
+    let file = format!("{stem}-{}.safetensors", recipe.name);
+    if input.is_dir() { file.into() } else { input.with_file_name(file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_is_named_after_input_and_recipe() {
+        let recipe = Recipe::named("q4", 32).unwrap();
+        for (input, output) in [
+            ("a/model.safetensors", "a/model-q4.safetensors"),
+            ("model-00001-of-00002.safetensors", "model-q4.safetensors"),
+            ("x/model.safetensors.index.json", "x/model-q4.safetensors"),
+            ("/tmp", "model-q4.safetensors"),
+        ] {
+            assert_eq!(default_output(Path::new(input), &recipe), Path::new(output), "{input}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Reading a model file.
+
+use super::{FORMAT, VERSION, hex};
+use crate::{Error, Result};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Headers beyond this are refused, as the safetensors format does.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Read and hashed at a time.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// A tensor of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the bytes, hexadecimal.
+    pub sha256: String,
+    start: u64,
+}
+
+/// An open model file whose header has been checked. Tensor data is checked when it is read.
+#[derive(Debug)]
+pub struct Container {
+    path: PathBuf,
+    file: Mutex<File>,
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, Stored>,
+    sha256: String,
+    bytes: u64,
+}
+
+impl Container {
+    /// Opens a file and checks format, version, header and length.
+    ///
+    /// *Errors*: [`Error::File`] names the path and what is wrong.
+    pub fn open(path: &Path) -> Result<Self> {
+        let wrong = |problem: String| Error::File { path: path.into(), problem };
+        let io = |e: std::io::Error| wrong(e.to_string());
+        let mut file = File::open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => wrong("no such file".into()),
+            _ => io(e),
+        })?;
+        let info = file.metadata().map_err(io)?;
+        if info.is_dir() {
+            return Err(wrong("is a directory; a model is one file, made by `quantize`".into()));
+        }
+        let bytes = info.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|_| wrong("is not a model file: shorter than a header".into()))?;
+        let header_bytes = u64::from_le_bytes(length);
+        if header_bytes > MAX_HEADER_BYTES {
+            return Err(wrong("is not a model file: no safetensors header".into()));
+        }
+        if header_bytes + 8 > bytes {
+            return Err(wrong(format!("is cut short: the header alone has {header_bytes} bytes, the file {bytes}")));
+        }
+        let mut header = vec![0; header_bytes as usize];
+        file.read_exact(&mut header).map_err(io)?;
+        let parsed: Metadata =
+            serde_json::from_slice(&header).map_err(|e| wrong(format!("has a damaged header: {e}")))?;
+        let metadata: BTreeMap<_, _> = parsed.metadata().clone().unwrap_or_default().into_iter().collect();
+        match (metadata.get("format").map(String::as_str), metadata.get("version").map(String::as_str)) {
+            (Some(FORMAT), Some(VERSION)) => {}
+            (Some(FORMAT), found) => {
+                let found = found.unwrap_or("none");
+                return Err(wrong(format!(
+                    "has format version {found}; this program reads version {VERSION}: quantize it again"
+                )));
+            }
+            _ => return Err(wrong("is a safetensors file but no HealthGPT model; prepare it with `quantize`".into())),
+        }
+        let data_start = header_bytes + 8;
+        let expected = data_start + parsed.data_len() as u64;
+        if expected != bytes {
+            let how = if bytes < expected { "is cut short" } else { "has surplus data" };
+            return Err(wrong(format!("{how}: {bytes} bytes, its header describes {expected}")));
+        }
+        let hashes: BTreeMap<String, String> =
+            metadata.get("sha256").ok_or_else(|| wrong("has no table of hashes".into())).and_then(|json| {
+                serde_json::from_str(json).map_err(|e| wrong(format!("has a damaged table of hashes: {e}")))
+            })?;
+        let mut tensors = BTreeMap::new();
+        for (name, t) in parsed.tensors() {
+            let sha256 = hashes.get(&name).ok_or_else(|| wrong(format!("has no hash for tensor `{name}`")))?.clone();
+            let (start, end) = t.data_offsets;
+            let stored = Stored {
+                dtype: t.dtype,
+                shape: t.shape.clone(),
+                bytes: (end - start) as u64,
+                sha256,
+                start: data_start + start as u64,
+            };
+            tensors.insert(name, stored);
+        }
+        let sha256 = hex(&Sha256::digest(&header));
+        Ok(Container { path: path.into(), file: Mutex::new(file), metadata, tensors, sha256, bytes })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Identifies the model: SHA-256 of the header, which holds the hash of every tensor.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// A metadata entry.
+    ///
+    /// *Errors*: [`Error::File`] if it is missing.
+    pub fn metadata(&self, key: &str) -> Result<&str> {
+        self.metadata.get(key).map(String::as_str).ok_or_else(|| self.wrong(format!("has no `{key}` in its header")))
+    }
+
+    /// Every tensor by name.
+    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
+        &self.tensors
+    }
+
+    /// The tensor, checked against the type and shape that the model needs.
+    ///
+    /// *Errors*: [`Error::File`] names the tensor, what was found and what was expected.
+    pub fn tensor(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&Stored> {
+        let found = self.tensors.get(name).ok_or_else(|| self.wrong(format!("lacks tensor `{name}`")))?;
+        if found.dtype != dtype || found.shape != shape {
+            return Err(self.wrong(format!(
+                "tensor `{name}` is {:?} {:?}; {dtype:?} {shape:?} is expected",
+                found.dtype, found.shape
+            )));
+        }
+        Ok(found)
+    }
+
+    /// An error about this file.
+    pub fn wrong(&self, problem: impl Into<String>) -> Error {
+        Error::File { path: self.path.clone(), problem: problem.into() }
+    }
+
+    /// Hands a tensor's bytes to `take` piece by piece; each piece but the last has a multiple of `unit` bytes.
+    /// The hash is compared at the end, so what was taken counts only after `Ok`.
+    ///
+    /// *Errors*: [`Error::File`] on a read fault or another hash, and whatever `take` returns.
+    pub fn stream(&self, name: &str, unit: usize, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let t = self.tensors.get(name).ok_or_else(|| self.wrong(format!("lacks tensor `{name}`")))?;
+        let piece_bytes = (PIECE_BYTES / unit.max(1)).max(1) * unit.max(1);
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; piece_bytes.min(t.bytes as usize)];
+        let mut at = 0;
+        while at < t.bytes {
+            let count = buffer.len().min((t.bytes - at) as usize);
+            let piece = &mut buffer[..count];
+            {
+                let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+                let read = file.seek(SeekFrom::Start(t.start + at)).and_then(|_| file.read_exact(piece));
+                read.map_err(|e| self.wrong(format!("tensor `{name}` cannot be read: {e}")))?;
+            }
+            hash.update(&*piece);
+            take(piece)?;
+            at += count as u64;
+        }
+        if hex(&hash.finalize()) != t.sha256 {
+            return Err(self.wrong(format!("tensor `{name}` is damaged: its SHA-256 differs from the header's")));
+        }
+        Ok(())
+    }
+
+    /// A tensor's bytes, checked. For small ones.
+    ///
+    /// *Errors*: as [`Container::stream`].
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        self.stream(name, 1, |piece| {
+            all.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Checks a tensor's hash.
+    ///
+    /// *Errors*: as [`Container::stream`].
+    pub fn verify(&self, name: &str) -> Result<()> {
+        self.stream(name, 1, |_| Ok(()))
+    }
+}

@@ -1,0 +1,158 @@
+//! Which devices there are, what they can do, and which one is taken.
+
+use crate::{Error, Result};
+use devices::{Backend, Facts, Forced, Kind, Profile};
+use wgpu::{Backends, Features};
+
+/// What the caller asks for; the default takes the best device as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Index in the list, a part of the name, or a PCI bus id.
+    pub device: Option<String>,
+    /// Profile instead of the matching one.
+    pub profile: Option<String>,
+    /// Variants to force; see [`Forced::parse`].
+    pub variants: Option<String>,
+    /// Do not request subgroups, as if the device had none.
+    pub without_subgroups: bool,
+    /// Allocate no more than this on the device.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A device of the list.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What it has.
+    pub facts: Facts,
+    /// The profile it would get.
+    pub profile: &'static Profile,
+}
+
+pub(super) struct Opened {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub facts: Facts,
+    pub profile: &'static Profile,
+    pub forced: Forced,
+}
+
+/// Best first: real devices before software ones, and the API's own driver before OpenGL.
+fn adapters() -> Vec<(wgpu::Adapter, Facts)> {
+    let mut found = Vec::new();
+    for backends in [Backends::VULKAN | Backends::METAL | Backends::DX12, Backends::GL] {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+        descriptor.backends = backends;
+        // Running out of memory is then an error instead of a crash, where the driver tells its budget.
+        descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
+        let instance = wgpu::Instance::new(descriptor);
+        for adapter in pollster::block_on(instance.enumerate_adapters(backends)) {
+            let facts = facts(&adapter);
+            if adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
+                found.push((adapter, facts));
+            }
+        }
+        // OpenGL shows the same devices again, with less.
+        if !found.is_empty() {
+            break;
+        }
+    }
+    found.sort_by_key(|(_, facts)| match facts.kind {
+        Kind::Discrete => 0,
+        Kind::Integrated => 1,
+        Kind::Virtual | Kind::Other => 2,
+        Kind::Cpu => 3,
+    });
+    found
+}
+
+fn facts(adapter: &wgpu::Adapter) -> Facts {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = adapter.features();
+    Facts {
+        name: info.name,
+        backend: match info.backend {
+            wgpu::Backend::Vulkan => Backend::Vulkan,
+            wgpu::Backend::Metal => Backend::Metal,
+            wgpu::Backend::Dx12 => Backend::D3d12,
+            wgpu::Backend::Gl => Backend::Gl,
+            _ => Backend::Other,
+        },
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
+            wgpu::DeviceType::VirtualGpu => Kind::Virtual,
+            wgpu::DeviceType::Cpu => Kind::Cpu,
+            wgpu::DeviceType::Other => Kind::Other,
+        },
+        vendor: info.vendor,
+        device: info.device,
+        pci: info.device_pci_bus_id,
+        driver: info.driver,
+        driver_info: info.driver_info,
+        f16: features.contains(Features::SHADER_F16),
+        subgroups: features.contains(Features::SUBGROUP),
+        subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
+        storage_binding_bytes: limits.max_storage_buffer_binding_size,
+        uniform_binding_bytes: limits.max_uniform_buffer_binding_size,
+        buffer_bytes: limits.max_buffer_size,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        groups_per_axis: limits.max_compute_workgroups_per_dimension,
+    }
+}
+
+/// Every device that could be opened, best first.
+pub fn list() -> Vec<Found> {
+    let with_profile =
+        |(_, facts): (_, Facts)| Found { profile: devices::profile(&facts, None).unwrap_or(&devices::GENERIC), facts };
+    adapters().into_iter().map(with_profile).collect()
+}
+
+fn choose(mut found: Vec<(wgpu::Adapter, Facts)>, asked: Option<&str>) -> Result<(wgpu::Adapter, Facts)> {
+    if found.is_empty() {
+        return Err(Error::NoDevice(
+            "no Vulkan, Metal, Direct3D 12 or OpenGL driver answered; install one (Debian: apt-get install \
+             mesa-vulkan-drivers libvulkan1)"
+                .into(),
+        ));
+    }
+    let Some(asked) = asked else { return Ok(found.swap_remove(0)) };
+    let lower = asked.to_lowercase();
+    let position = match asked.parse::<usize>() {
+        Ok(index) => (index < found.len()).then_some(index),
+        Err(_) => found.iter().position(|(_, f)| {
+            f.name.to_lowercase().contains(&lower) || (!f.pci.is_empty() && f.pci.to_lowercase() == lower)
+        }),
+    };
+    let Some(position) = position else {
+        let names: Vec<_> = found.iter().enumerate().map(|(i, (_, f))| format!("{i} {}", f.name)).collect();
+        return Err(Error::NoDevice(format!("no device matches `{asked}`; there are: {}", names.join(", "))));
+    };
+    Ok(found.swap_remove(position))
+}
+
+pub(super) fn open(options: &Options) -> Result<Opened> {
+    let forced = Forced::parse(options.variants.as_deref().unwrap_or_default())
+        .map_err(|problem| Error::Input { what: "variant".into(), problem })?;
+    let (adapter, mut facts) = choose(adapters(), options.device.as_deref())?;
+    let mut wanted = Features::SUBGROUP;
+    if options.without_subgroups {
+        wanted = Features::empty();
+        facts.subgroups = false;
+    }
+    let profile = devices::profile(&facts, options.profile.as_deref())
+        .map_err(|problem| Error::Input { what: "profile".into(), problem })?;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("healthgpt"),
+        required_features: adapter.features() & wanted,
+        required_limits: adapter.limits(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+        Error::NoDevice(format!("{} cannot be opened: {}", facts.name, super::one_line(&e.to_string())))
+    })?;
+    Ok(Opened { device, queue, facts, profile, forced })
+}

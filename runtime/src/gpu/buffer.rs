@@ -1,0 +1,142 @@
+//! Buffers: allocation with errors instead of crashes, upload in pieces, reading back.
+
+use super::Gpu;
+use crate::{Error, Result};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use wgpu::BufferUsages;
+
+/// What a buffer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// Read by kernels, written by the host.
+    Weights,
+    /// Read and written by kernels, copied to the host.
+    Activation,
+    /// Small values per dispatch or per step.
+    Uniform,
+    /// Mapped for reading by the host.
+    Readback,
+}
+
+impl Gpu {
+    /// A buffer of `bytes`, rounded up to a multiple of 16. Content is zero.
+    ///
+    /// *Errors*: [`Error::Unfit`] beyond the device's limit, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: Usage) -> Result<wgpu::Buffer> {
+        self.check()?;
+        let size = bytes.max(16).next_multiple_of(16);
+        if size > self.facts().buffer_bytes {
+            return Err(self.unfit(
+                label,
+                format!("{size} bytes in one buffer"),
+                format!("{}", self.facts().buffer_bytes),
+            ));
+        }
+        if let Some(most) = self.inner.memory_bytes
+            && self.allocated_bytes() + size > most
+        {
+            return Err(Error::OutOfMemory {
+                what: label.into(),
+                need: format!("{size} bytes"),
+                have: format!("{} of the {most} bytes given with --memory", most - self.allocated_bytes()),
+            });
+        }
+        let usage = match usage {
+            Usage::Weights => BufferUsages::STORAGE | BufferUsages::COPY_DST,
+            Usage::Activation => {
+                BufferUsages::STORAGE | BufferUsages::UNIFORM | BufferUsages::COPY_SRC | BufferUsages::COPY_DST
+            }
+            Usage::Uniform => BufferUsages::UNIFORM | BufferUsages::COPY_DST,
+            Usage::Readback => BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+        };
+        let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        let invalid = pollster::block_on(validation.pop());
+        let exhausted = pollster::block_on(memory.pop());
+        if exhausted.is_some() {
+            return Err(Error::OutOfMemory {
+                what: label.into(),
+                need: format!("{size} bytes"),
+                have: format!("less ({} bytes are in use by this program)", self.allocated_bytes()),
+            });
+        }
+        if let Some(error) = invalid {
+            return Err(Error::DeviceLost(super::one_line(&error.to_string())));
+        }
+        self.inner.allocated_bytes.fetch_add(size, Ordering::Relaxed);
+        Ok(buffer)
+    }
+
+    /// Writes before the next submission; `bytes` is padded to a multiple of 4.
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        match bytes.len() % 4 {
+            0 => self.queue().write_buffer(buffer, offset, bytes),
+            rest => {
+                let mut padded = bytes.to_vec();
+                padded.resize(bytes.len() + 4 - rest, 0);
+                self.queue().write_buffer(buffer, offset, &padded);
+            }
+        }
+    }
+
+    /// Sends off what has been written so far and waits, so that its staging memory is free again.
+    ///
+    /// *Errors*: [`Error::DeviceLost`].
+    pub(crate) fn flush(&self) -> Result<()> {
+        let submission = self.queue().submit([]);
+        self.wait(submission)
+    }
+
+    /// Copies the first `bytes` of an activation to the host, after everything submitted before.
+    ///
+    /// *Errors*: [`Error::DeviceLost`], or those of an allocation.
+    pub(crate) fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let size = bytes.next_multiple_of(4);
+        let staging = self.buffer("readback", size, Usage::Readback)?;
+        let mut encoder = self.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
+        let submission = self.submit(encoder);
+        let result = self.map(&staging, bytes, submission);
+        self.forget(&staging);
+        result
+    }
+
+    /// The first `bytes` of a readback buffer once `submission` is through. The buffer can be copied to again after.
+    ///
+    /// *Errors*: [`Error::DeviceLost`].
+    pub(crate) fn map(&self, staging: &wgpu::Buffer, bytes: u64, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+        let (send, receive) = mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, 0..bytes.next_multiple_of(4), move |result| {
+            let _ = send.send(result);
+        });
+        self.wait(submission)?;
+        let lost = |what: String| Error::DeviceLost(what);
+        match receive.try_recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(lost(error.to_string())),
+            Err(_) => return Err(lost("a result could not be read back".into())),
+        }
+        let view = staging.get_mapped_range(0..bytes.next_multiple_of(4)).map_err(|e| lost(e.to_string()))?;
+        let mut copy = view.to_vec();
+        drop(view);
+        staging.unmap();
+        copy.truncate(bytes as usize);
+        Ok(copy)
+    }
+
+    /// Takes a buffer that is about to be dropped out of the account.
+    pub(crate) fn forget(&self, buffer: &wgpu::Buffer) {
+        self.inner.allocated_bytes.fetch_sub(buffer.size(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn unfit(&self, what: &str, need: String, have: String) -> Error {
+        Error::Unfit { device: self.facts().name.clone(), what: what.into(), need, have }
+    }
+}

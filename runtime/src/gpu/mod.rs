@@ -1,0 +1,136 @@
+//! The device: finding it, its facts, pipelines, buffers, waiting. The only place that talks to wgpu about anything
+//! but dispatches. Knows nothing of models.
+
+mod adapter;
+mod buffer;
+mod pipeline;
+mod probe;
+
+pub use adapter::{Found, Options, list};
+pub use buffer::Usage;
+pub use pipeline::Pipeline;
+pub use probe::{Outcome, nmse};
+
+use crate::{Error, Result};
+use devices::{Facts, Forced, Profile};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// A submission that shows no end for this long counts as a lost device.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// An open device. Clones share it.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    facts: Facts,
+    profile: &'static Profile,
+    forced: Forced,
+    fault: Arc<OnceLock<String>>,
+    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    allocated_bytes: AtomicU64,
+    memory_bytes: Option<u64>,
+}
+
+impl Gpu {
+    /// Opens the device that the options ask for, or the best one there is.
+    ///
+    /// *Errors*: [`Error::NoDevice`], [`Error::Input`] for an unknown profile or variant.
+    pub fn open(options: &Options) -> Result<Self> {
+        let opened = adapter::open(options)?;
+        let fault = Arc::new(OnceLock::new());
+        // Sticky: whatever goes wrong first is what the caller hears.
+        let on_error = fault.clone();
+        opened.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let _ = on_error.set(one_line(&error.to_string()));
+        }));
+        let on_loss = fault.clone();
+        opened.device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                let _ = on_loss.set(one_line(&message));
+            }
+        });
+        log::info!("device {} ({}), profile {}", opened.facts.name, opened.facts.driver, opened.profile.name);
+        Ok(Gpu {
+            inner: Arc::new(Inner {
+                device: opened.device,
+                queue: opened.queue,
+                facts: opened.facts,
+                profile: opened.profile,
+                forced: opened.forced,
+                fault,
+                pipelines: Mutex::new(HashMap::new()),
+                allocated_bytes: AtomicU64::new(0),
+                memory_bytes: options.memory_bytes,
+            }),
+        })
+    }
+
+    /// What the device has.
+    pub fn facts(&self) -> &Facts {
+        &self.inner.facts
+    }
+
+    /// Its profile.
+    pub fn profile(&self) -> &'static Profile {
+        self.inner.profile
+    }
+
+    /// Bytes allocated on the device so far.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.inner.allocated_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    pub(crate) fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// *Errors*: [`Error::DeviceLost`] once anything has gone wrong on the device.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.inner.fault.get() {
+            Some(message) => Err(Error::DeviceLost(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Submits, in order with everything before.
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.inner.queue.submit([encoder.finish()])
+    }
+
+    /// Waits for a submission.
+    ///
+    /// *Errors*: [`Error::DeviceLost`].
+    pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let wait = wgpu::PollType::Wait {
+                submission_index: Some(submission.clone()),
+                timeout: Some(Duration::from_secs(1)),
+            };
+            let polled = self.inner.device.poll(wait);
+            self.check()?;
+            match polled {
+                Ok(_) => return Ok(()),
+                Err(wgpu::PollError::Timeout) if start.elapsed() < PATIENCE => {}
+                Err(error) => return Err(Error::DeviceLost(one_line(&error.to_string()))),
+            }
+        }
+    }
+}
+
+/// wgpu's messages span lines; ours do not.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,216 @@
+//! From the file to the device: tensor by tensor, in pieces, each hash checked on the way.
+
+use super::config::{Config, Task};
+use super::recipe::Recipe;
+use super::tensors::{Kind, LINEARS, Spec};
+use crate::Result;
+use crate::file::{Container, Layout};
+use crate::gpu::{Gpu, Usage};
+use crate::plan::{HLora, Matrix, Shard, Vector};
+use shaders::Format;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Staged on the host before waiting for the device.
+const STAGING_BYTES: u64 = 64 << 20;
+/// A shard has at most this much in one binding, whatever the device would allow.
+const SHARD_BYTES: u64 = 128 << 20;
+
+/// What a model file says of itself, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// Dimensions.
+    pub config: Config,
+    /// Formats.
+    pub recipe: Recipe,
+}
+
+impl Header {
+    /// Reads and checks configuration and recipe, and that every tensor is there with its type and shape.
+    ///
+    /// *Errors*: [`crate::Error::File`] names the entry or tensor, found and expected.
+    pub fn read(container: &Container) -> Result<Self> {
+        let config: Config = serde_json::from_str(container.metadata("config")?)
+            .map_err(|e| container.wrong(format!("has a damaged configuration: {e}")))?;
+        let recipe: Recipe = serde_json::from_str(container.metadata("recipe")?)
+            .map_err(|e| container.wrong(format!("has a damaged recipe: {e}")))?;
+        config.check().and_then(|()| recipe.check()).map_err(|problem| container.wrong(problem))?;
+        for spec in config.tensors() {
+            for layout in spec.layouts(&recipe) {
+                container.tensor(&layout.name, layout.dtype, &layout.shape)?;
+            }
+        }
+        Ok(Header { config, recipe })
+    }
+}
+
+/// Loads the tensors of one file.
+pub(crate) struct Loader<'a> {
+    gpu: &'a Gpu,
+    container: &'a Container,
+    header: &'a Header,
+    specs: BTreeMap<String, Spec>,
+    loaded: BTreeSet<String>,
+    staged_bytes: u64,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(gpu: &'a Gpu, container: &'a Container, header: &'a Header) -> Self {
+        let specs = header.config.tensors().into_iter().map(|s| (s.name.clone(), s)).collect();
+        Loader { gpu, container, header, specs, loaded: BTreeSet::new(), staged_bytes: 0 }
+    }
+
+    fn spec(&self, name: &str) -> (Kind, Format, Vec<Layout>) {
+        let spec = self.specs.get(name).unwrap_or_else(|| panic!("`{name}` is not in the table of tensors"));
+        (spec.kind, spec.format(&self.header.recipe), spec.layouts(&self.header.recipe))
+    }
+
+    /// Keeps what is staged on the host small.
+    fn staged(&mut self, bytes: u64) -> Result<()> {
+        self.staged_bytes += bytes;
+        if self.staged_bytes >= STAGING_BYTES {
+            self.staged_bytes = 0;
+            self.gpu.flush()?;
+        }
+        Ok(())
+    }
+
+    /// A norm, a bias, a table of f32.
+    pub fn vector(&mut self, name: &str) -> Result<Vector> {
+        let (Kind::Plain { rows, cols }, ..) = self.spec(name) else { panic!("`{name}` is no plain tensor") };
+        let buffer = self.gpu.buffer(name, (rows * cols * 4) as u64, Usage::Weights)?;
+        self.planes(name, name, 1, &[(0, 1, buffer.clone())])?;
+        Ok(Vector { buffer, len: rows * cols })
+    }
+
+    /// A packed matrix.
+    pub fn matrix(&mut self, name: &str) -> Result<Matrix> {
+        let (Kind::Matrix { rows, cols, .. }, format, layouts) = self.spec(name) else {
+            panic!("`{name}` is no matrix")
+        };
+        // Kernels read x four at a time; the packed columns are padded with zeros well beyond that.
+        let mut matrix = Matrix { name: name.into(), format, rows, cols: cols.next_multiple_of(4), shards: Vec::new() };
+        let line_bytes = layouts[0].bytes() / rows as u64;
+        matrix.shards = self.shards(rows, line_bytes);
+        // The q4 kernels bind zero points whether there are any or not.
+        let bound_planes = if matches!(format, Format::Q4 { .. }) { 3 } else { layouts.len() };
+        for plane in 0..bound_planes {
+            let layout = layouts.get(plane);
+            let mut parts = Vec::new();
+            for shard in &mut matrix.shards {
+                let bytes = layout.map_or(16, |l| l.bytes() / rows as u64 * shard.rows as u64);
+                let buffer = self.gpu.buffer(name, bytes, Usage::Weights)?;
+                shard.planes.push(buffer.clone());
+                parts.push((shard.row0, shard.rows, buffer));
+            }
+            if let Some(layout) = layout {
+                self.planes(name, &layout.name, rows, &parts)?;
+            }
+        }
+        Ok(matrix)
+    }
+
+    /// An embedding table, row-major.
+    pub fn table(&mut self, name: &str) -> Result<Matrix> {
+        let (Kind::Table { rows, cols }, format, layouts) = self.spec(name) else { panic!("`{name}` is no table") };
+        let row_bytes = layouts[0].bytes() / rows as u64;
+        let mut shards = self.shards(rows, row_bytes);
+        for shard in &mut shards {
+            shard.planes.push(self.gpu.buffer(name, row_bytes * shard.rows as u64, Usage::Weights)?);
+        }
+        // Rows follow each other, so the shards are filled one after another.
+        let (mut current, mut at) = (0, 0);
+        let (gpu, container) = (self.gpu, self.container);
+        container.stream(name, row_bytes as usize, |mut piece| {
+            while !piece.is_empty() {
+                let shard = &shards[current];
+                let room = row_bytes * shard.rows as u64 - at;
+                let count = room.min(piece.len() as u64) as usize;
+                gpu.write(&shard.planes[0], at, &piece[..count]);
+                self.staged(count as u64)?;
+                at += count as u64;
+                piece = &piece[count..];
+                if count as u64 == room {
+                    (current, at) = (current + 1, 0);
+                }
+            }
+            Ok(())
+        })?;
+        self.loaded.insert(name.into());
+        Ok(Matrix { name: name.into(), format, rows, cols, shards })
+    }
+
+    fn shards(&self, rows: usize, row_bytes: u64) -> Vec<Shard> {
+        let most = self.gpu.facts().storage_binding_bytes.min(SHARD_BYTES);
+        let shard_rows = (most / row_bytes.max(1)).max(1) as usize;
+        (0..rows)
+            .step_by(shard_rows)
+            .map(|row0| Shard { row0, rows: shard_rows.min(rows - row0), planes: Vec::new() })
+            .collect()
+    }
+
+    /// One plane `[lines][rows][per row]` into the buffers of row ranges.
+    fn planes(&mut self, what: &str, plane: &str, rows: usize, parts: &[(usize, usize, wgpu::Buffer)]) -> Result<()> {
+        let (gpu, container) = (self.gpu, self.container);
+        let stored =
+            container.tensors().get(plane).ok_or_else(|| container.wrong(format!("lacks tensor `{plane}`")))?;
+        let whole = parts.len() == 1;
+        // In one piece the lines need not be taken apart.
+        let per_row = if whole { 4 } else { per_row_bytes(stored, rows) };
+        let line_bytes = if whole { 4 } else { per_row * rows };
+        let mut at = 0;
+        let mut line = 0;
+        container.stream(plane, line_bytes, |piece| {
+            if whole {
+                gpu.write(&parts[0].2, at, piece);
+            } else {
+                for (i, bytes) in piece.chunks_exact(line_bytes).enumerate() {
+                    for (row0, count, buffer) in parts {
+                        let segment = &bytes[row0 * per_row..(row0 + count) * per_row];
+                        gpu.write(buffer, ((line + i) * count * per_row) as u64, segment);
+                    }
+                }
+                line += piece.len() / line_bytes;
+            }
+            at += piece.len() as u64;
+            self.staged(piece.len() as u64)
+        })?;
+        log::trace!("{what}: {plane}");
+        self.loaded.insert(plane.into());
+        Ok(())
+    }
+
+    /// The adapter of one linear.
+    pub fn hlora(&mut self, task: Task, layer: usize, linear: &'static str) -> Result<HLora> {
+        let adapter = &self.header.config.task(task).expect("the caller checked the task").adapter;
+        let (rank, experts, scale) = (adapter.rank, adapter.experts, adapter.scale);
+        let stem = format!("{}.layers.{layer}.{linear}", task.name());
+        let down = self.matrix(&format!("{stem}.down"))?;
+        let mut up = self.matrix(&format!("{stem}.up"))?;
+        // The gate kernel fills whole blocks.
+        up.cols = rank.next_multiple_of(32);
+        Ok(HLora { linear, down, up, rank, experts, scale })
+    }
+
+    /// The adapters of one layer, in the order of [`LINEARS`].
+    pub fn layer_adapters(&mut self, task: Task, layer: usize) -> Result<[HLora; 4]> {
+        let [a, b, c, d] = LINEARS.map(|(linear, _)| self.hlora(task, layer, linear));
+        Ok([a?, b?, c?, d?])
+    }
+
+    /// Checks the hashes of everything in the file that has not been loaded, so that a damaged file never answers.
+    pub fn verify_rest(self) -> Result<()> {
+        self.gpu.flush()?;
+        for name in self.container.tensors().keys() {
+            if !self.loaded.contains(name) {
+                self.container.verify(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that one row adds to each line of a plane.
+fn per_row_bytes(stored: &crate::file::Stored, rows: usize) -> usize {
+    let lines = stored.shape.first().copied().unwrap_or(1).max(1);
+    stored.bytes as usize / lines / rows.max(1)
+}

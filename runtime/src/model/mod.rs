@@ -1,0 +1,13 @@
+//! The networks of the paper, one file each, and the table of their tensors.
+
+pub(crate) mod clip;
+mod config;
+pub(crate) mod load;
+pub(crate) mod phi3;
+mod recipe;
+mod tensors;
+
+pub use config::{Adapter, Config, Language, Task, TaskConfig, Vision, Vocabulary, Vqgan};
+pub use load::Header;
+pub use recipe::{Recipe, StoredFormat};
+pub use tensors::{Class, Kind, LINEARS, Origin, Part, Spec};

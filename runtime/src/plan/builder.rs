@@ -1,0 +1,538 @@
+//! What a model function writes to: one method per operation. Shapes are asserted; misuse is our bug and panics before
+//! any work reaches the device.
+
+use super::linear::{HLora, Linear, Matrix, Vector};
+use super::run::{Plan, Step, Tap};
+use super::slots::{Lifetime, Pool};
+use crate::Result;
+use crate::gpu::{Gpu, Pipeline, Usage};
+use bytemuck::Pod;
+use shaders::{Access, Choice, Kernel, KvFormat, Variant};
+use shaders::{
+    add, argmax, attention, bias_act, embed, gemm, gemv, hlora_gate, layernorm, rmsnorm, rope_append, swiglu,
+};
+use std::sync::Arc;
+
+/// An activation `[rows][cols]` in f32, or words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Act {
+    id: usize,
+    /// Tokens.
+    pub rows: usize,
+    /// Width.
+    pub cols: usize,
+}
+
+enum Place {
+    /// A slot, planned at the end.
+    Planned,
+    /// A buffer that outlives the plan's run.
+    Fixed(wgpu::Buffer),
+}
+
+/// What a step binds.
+enum Bound {
+    Act(Act),
+    Buffer(wgpu::Buffer),
+}
+
+struct Draft {
+    pipeline: Arc<Pipeline>,
+    params: Vec<u8>,
+    bound: Vec<(&'static str, Bound)>,
+    grid: [u32; 3],
+    label: String,
+}
+
+/// Collects the steps of a plan.
+pub struct Builder<'a> {
+    gpu: &'a Gpu,
+    rows: usize,
+    kv: KvFormat,
+    places: Vec<(Act, Place)>,
+    drafts: Vec<Draft>,
+    taps: Option<Vec<(usize, String, Act)>>,
+    scope: String,
+    error: Option<crate::Error>,
+}
+
+impl From<Act> for Bound {
+    fn from(act: Act) -> Self {
+        Bound::Act(act)
+    }
+}
+
+impl From<&wgpu::Buffer> for Bound {
+    fn from(buffer: &wgpu::Buffer) -> Self {
+        Bound::Buffer(buffer.clone())
+    }
+}
+
+/// The attention of one layer.
+pub struct Attention<'a> {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Keys before itself that a query sees.
+    pub window: Option<usize>,
+    /// cos and sin by position.
+    pub rope: &'a wgpu::Buffer,
+    /// Keys by position.
+    pub k: &'a wgpu::Buffer,
+    /// Values by position.
+    pub v: &'a wgpu::Buffer,
+}
+
+impl<'a> Builder<'a> {
+    /// A plan for runs of up to `rows` tokens. With `traced`, activations that are tapped can be read after a run.
+    pub fn new(gpu: &'a Gpu, rows: usize, kv: KvFormat, traced: bool) -> Self {
+        assert!(rows > 0, "a plan has rows");
+        Builder {
+            gpu,
+            rows,
+            kv,
+            places: Vec::new(),
+            drafts: Vec::new(),
+            taps: traced.then(Vec::new),
+            scope: String::new(),
+            error: None,
+        }
+    }
+
+    /// Prefix of the labels and taps that follow.
+    pub fn scope(&mut self, scope: impl Into<String>) {
+        self.scope = scope.into();
+    }
+
+    /// Names an activation for a traced run; it is read as it is at this point.
+    pub fn tap(&mut self, name: &str, act: Act) {
+        let name = if self.scope.is_empty() { name.into() } else { format!("{}.{name}", self.scope) };
+        let at = self.drafts.len();
+        if let Some(taps) = &mut self.taps {
+            taps.push((at, name, act));
+        }
+    }
+
+    fn act(&mut self, rows: usize, cols: usize) -> Act {
+        let act = Act { id: self.places.len(), rows, cols };
+        self.places.push((act, Place::Planned));
+        act
+    }
+
+    /// An activation that lives in a buffer of the caller's.
+    pub fn fixed(&mut self, buffer: &wgpu::Buffer, rows: usize, cols: usize) -> Act {
+        assert!(buffer.size() >= (rows * cols * 4) as u64, "{rows} x {cols} in {} bytes", buffer.size());
+        let act = Act { id: self.places.len(), rows, cols };
+        self.places.push((act, Place::Fixed(buffer.clone())));
+        act
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one place where a step is put together")]
+    fn step(
+        &mut self,
+        kernel: &'static Kernel,
+        variant: &Variant,
+        imports: &[Choice],
+        constants: &[(&'static str, f64)],
+        params: impl Pod,
+        bound: Vec<(&'static str, Bound)>,
+        grid: impl Fn(&[(&'static str, f64)]) -> [u32; 3],
+        what: &str,
+    ) {
+        assert_eq!(size_of_val(&params), kernel.params_bytes, "params of {}", kernel.name);
+        if self.error.is_some() {
+            return;
+        }
+        let pipeline = match self.gpu.pipeline(kernel, variant, imports, constants) {
+            Ok(pipeline) => pipeline,
+            Err(error) => {
+                self.error = Some(error);
+                return;
+            }
+        };
+        let grid = grid(&pipeline.constants);
+        let at = if what.is_empty() { self.scope.as_str() } else { what };
+        let label = format!("{} {at}", kernel.name);
+        let most = self.gpu.facts().groups_per_axis;
+        assert!(grid.iter().all(|g| (1..=most).contains(g)), "{label}: grid {grid:?}");
+        let params = bytemuck::bytes_of(&params).to_vec();
+        self.drafts.push(Draft { pipeline, params, bound, grid, label });
+    }
+
+    /// A kernel whose variant only selection decides.
+    fn simple(
+        &mut self,
+        kernel: &'static Kernel,
+        imports: &[Choice],
+        params: impl Pod,
+        bound: Vec<(&'static str, Bound)>,
+        grid: [u32; 3],
+    ) {
+        self.step(kernel, self.gpu.select(kernel), imports, &[], params, bound, |_| grid, "");
+    }
+
+    /// Rows of the embedding table, or of the picture, by token.
+    pub fn embed(&mut self, tokens: Act, table: &Matrix, picture: &wgpu::Buffer) -> Act {
+        let x = self.act(self.rows, table.cols);
+        for (i, shard) in table.shards.iter().enumerate() {
+            let params = embed::Params {
+                cols2: table.cols as u32 / 2,
+                row0: shard.row0 as u32,
+                rows: shard.rows as u32,
+                last_row: table.rows as u32 - 1,
+                picture: u32::from(i == 0),
+            };
+            let bound = vec![
+                ("tokens", tokens.into()),
+                ("table", (&shard.planes[0]).into()),
+                ("picture", picture.into()),
+                ("x", x.into()),
+            ];
+            self.simple(&embed::KERNEL, &[], params, bound, embed::grid(self.rows as u32));
+        }
+        x
+    }
+
+    /// `x / sqrt(mean x^2 + eps) * weight`.
+    pub fn rmsnorm(&mut self, x: Act, weight: &Vector, eps: f32) -> Act {
+        self.rmsnorm_rows(x, weight, eps, false)
+    }
+
+    /// The same for the last token of a run alone: `[1][d]`.
+    pub fn rmsnorm_last(&mut self, x: Act, weight: &Vector, eps: f32) -> Act {
+        self.rmsnorm_rows(x, weight, eps, true)
+    }
+
+    fn rmsnorm_rows(&mut self, x: Act, weight: &Vector, eps: f32, last: bool) -> Act {
+        assert_eq!(x.cols, weight.len, "rmsnorm");
+        let rows = if last { 1 } else { x.rows };
+        let y = self.act(rows, x.cols);
+        let params = rmsnorm::Params { cols: x.cols as u32, last: u32::from(last), eps };
+        let bound = vec![("x", x.into()), ("weight", (&weight.buffer).into()), ("y", y.into())];
+        self.simple(&rmsnorm::KERNEL, &[], params, bound, rmsnorm::grid(rows as u32));
+        y
+    }
+
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias`.
+    pub fn layernorm(&mut self, x: Act, weight: &Vector, bias: &Vector, eps: f32) -> Act {
+        assert!(x.cols == weight.len && x.cols == bias.len, "layernorm");
+        let y = self.act(x.rows, x.cols);
+        let params = layernorm::Params { cols: x.cols as u32, eps };
+        let bound = vec![
+            ("x", x.into()),
+            ("weight", (&weight.buffer).into()),
+            ("bias", (&bias.buffer).into()),
+            ("y", y.into()),
+        ];
+        self.simple(&layernorm::KERNEL, &[], params, bound, layernorm::grid(x.rows as u32));
+        y
+    }
+
+    /// `y = linear(x)`: GEMV for one token, GEMM for more; bias and adapter included.
+    pub fn linear(&mut self, linear: &Linear, x: Act) -> Act {
+        let y = self.act(x.rows, linear.weight.rows);
+        self.linear_into(linear, x, bias_act::Act::None, y);
+        y
+    }
+
+    /// `y = act(linear(x))`.
+    pub fn linear_act(&mut self, linear: &Linear, x: Act, act: bias_act::Act) -> Act {
+        let y = self.act(x.rows, linear.weight.rows);
+        self.linear_into(linear, x, act, y);
+        y
+    }
+
+    /// `y = act(linear(x))` of the last `rows` rows of x.
+    pub fn linear_skip(&mut self, linear: &Linear, x: Act, rows: usize, act: bias_act::Act) -> Act {
+        let y = self.act(rows, linear.weight.rows);
+        self.linear_into(linear, x, act, y);
+        y
+    }
+
+    /// `y = act(linear(x))` in an activation that is there already. If y has fewer rows than x, the first ones of x
+    /// are left out.
+    pub fn linear_into(&mut self, linear: &Linear, x: Act, act: bias_act::Act, y: Act) {
+        self.product(linear.weight, x, y, false);
+        if let Some(hlora) = linear.hlora {
+            self.hlora(hlora, x, y);
+        }
+        if let Some(bias) = linear.bias {
+            assert_eq!(bias.len, y.cols, "bias of {}", linear.weight.name);
+            let bound = vec![("bias", (&bias.buffer).into()), ("y", y.into())];
+            let grid = swiglu::grid(y.cols as u32, y.rows as u32);
+            self.simple(&bias_act::KERNEL, &[act.import()], bias_act::Params { cols: y.cols as u32 }, bound, grid);
+        } else {
+            assert_eq!(act, bias_act::Act::None, "an activation comes with the bias");
+        }
+    }
+
+    /// `y = W x`.
+    pub fn matrix(&mut self, weight: &Matrix, x: Act) -> Act {
+        let y = self.act(x.rows, weight.rows);
+        self.matrix_into(weight, x, y);
+        y
+    }
+
+    /// `y = W x` in an activation that is there already.
+    pub fn matrix_into(&mut self, weight: &Matrix, x: Act, y: Act) {
+        self.product(weight, x, y, false);
+    }
+
+    /// `y += B (gate * scale * A x)`.
+    fn hlora(&mut self, hlora: &HLora, x: Act, y: Act) {
+        let u = self.matrix(&hlora.down, x);
+        let v = self.act(x.rows, hlora.up.cols);
+        let gates = self.act(x.rows, hlora.experts);
+        let params = hlora_gate::Params {
+            rank: hlora.rank as u32,
+            experts: hlora.experts as u32,
+            v_cols: hlora.up.cols as u32,
+            scale: hlora.scale,
+        };
+        let bound = vec![("u", u.into()), ("v", v.into()), ("gates", gates.into())];
+        self.simple(&hlora_gate::KERNEL, &[], params, bound, hlora_gate::grid(x.rows as u32));
+        self.tap(&format!("gates.{}", hlora.linear), gates);
+        self.product(&hlora.up, v, y, true);
+    }
+
+    fn product(&mut self, weight: &Matrix, x: Act, y: Act, accumulate: bool) {
+        let skip = x.rows - y.rows;
+        assert_eq!(x.cols, weight.cols, "inputs of {}", weight.name);
+        assert_eq!(y.cols, weight.rows, "outputs of {}", weight.name);
+        assert!(x.cols.is_multiple_of(4), "{} has {} inputs", weight.name, x.cols);
+        let (imports, constants) = ([weight.format.import()], weight.format.constants());
+        let plane_names = ["quants", "scales", "zero_points"];
+        for shard in &weight.shards {
+            let mut bound: Vec<(&'static str, Bound)> = vec![("x", x.into()), ("y", y.into())];
+            bound.extend(plane_names.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
+            let (rows, cols4) = (shard.rows as u32, x.cols as u32 / 4);
+            let (blocks, y_offset) = (x.cols.div_ceil(32) as u32, shard.row0 as u32);
+            let accumulate = u32::from(accumulate);
+            if x.rows == 1 {
+                let mut variant = self.gpu.select(&gemv::KERNEL);
+                if x.cols > gemv::UNIFORM_X_COLS {
+                    variant = &gemv::KERNEL.variants[gemv::KERNEL.variants.len() - 1];
+                }
+                let params = gemv::Params { rows, cols4, blocks, y_offset, accumulate };
+                let grid = |constants: &[(&'static str, f64)]| gemv::grid(rows, constants);
+                self.step(&gemv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
+            } else {
+                let params = gemm::Params {
+                    rows,
+                    cols4,
+                    blocks,
+                    x_offset4: skip as u32 * cols4,
+                    x_stride4: cols4,
+                    y_offset,
+                    y_stride: y.cols as u32,
+                    accumulate,
+                };
+                let grid = gemm::grid(rows, y.rows as u32);
+                let variant = self.gpu.select(&gemm::KERNEL);
+                self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, |_| grid, &weight.name);
+            }
+        }
+    }
+
+    /// Turns q and k, stores k and v at their positions: q `[n][heads head_dim]`.
+    pub fn rope_append(&mut self, qkv: Act, a: &Attention) -> Act {
+        assert_eq!(qkv.cols, (a.heads + 2 * a.kv_heads) * a.head_dim, "qkv");
+        let q = self.act(qkv.rows, a.heads * a.head_dim);
+        let params =
+            rope_append::Params { heads: a.heads as u32, kv_heads: a.kv_heads as u32, head_dim: a.head_dim as u32 };
+        let bound = vec![
+            ("qkv", qkv.into()),
+            ("rope", a.rope.into()),
+            ("q", q.into()),
+            ("k_cache", a.k.into()),
+            ("v_cache", a.v.into()),
+        ];
+        let grid = rope_append::grid(&params, qkv.rows as u32);
+        self.simple(&rope_append::KERNEL, &[self.kv.write_import()], params, bound, grid);
+        q
+    }
+
+    /// Causal attention of q over the cache.
+    pub fn attention(&mut self, q: Act, a: &Attention) -> Act {
+        let out = self.act(q.rows, q.cols);
+        let params = attention::Params {
+            heads: a.heads as u32,
+            kv_heads: a.kv_heads as u32,
+            head_dim4: a.head_dim as u32 / 4,
+            causal: 1,
+            window: a.window.map_or(u32::MAX, |w| w as u32),
+            q_offset4: 0,
+            q_stride4: q.cols as u32 / 4,
+            k_offset4: 0,
+            v_offset4: 0,
+            kv_stride4: (a.kv_heads * a.head_dim) as u32 / 4,
+            scale: 1.0 / (a.head_dim as f32).sqrt(),
+        };
+        let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", a.k.into()), ("v_cache", a.v.into())];
+        let grid = attention::grid(a.heads as u32, q.rows as u32);
+        self.simple(&attention::KERNEL, &[self.kv.read_import()], params, bound, grid);
+        out
+    }
+
+    /// Attention of every row over every row; `qkv` rows are q, k, v.
+    pub fn attention_full(&mut self, qkv: Act, heads: usize) -> Act {
+        let width = qkv.cols / 3;
+        let out = self.act(qkv.rows, width);
+        let width4 = width as u32 / 4;
+        let params = attention::Params {
+            heads: heads as u32,
+            kv_heads: heads as u32,
+            head_dim4: width4 / heads as u32,
+            causal: 0,
+            window: 0,
+            q_offset4: 0,
+            q_stride4: 3 * width4,
+            k_offset4: width4,
+            v_offset4: 2 * width4,
+            kv_stride4: 3 * width4,
+            scale: 1.0 / ((width / heads) as f32).sqrt(),
+        };
+        let bound = vec![("q", qkv.into()), ("out", out.into()), ("k_cache", qkv.into()), ("v_cache", qkv.into())];
+        let grid = attention::grid(heads as u32, qkv.rows as u32);
+        self.simple(&attention::KERNEL, &[KvFormat::F32.read_import()], params, bound, grid);
+        out
+    }
+
+    /// `silu(gate) * up`; `gate_up` rows are gate, up.
+    pub fn swiglu(&mut self, gate_up: Act) -> Act {
+        let f = gate_up.cols / 2;
+        let m = self.act(gate_up.rows, f);
+        let bound = vec![("h", gate_up.into()), ("m", m.into())];
+        let grid = swiglu::grid(f as u32, m.rows as u32);
+        self.simple(&swiglu::KERNEL, &[], swiglu::Params { cols: f as u32 }, bound, grid);
+        m
+    }
+
+    /// `x += y`.
+    pub fn add(&mut self, x: Act, y: Act) {
+        assert!(x.cols == y.cols && x.rows == y.rows, "add");
+        let bound = vec![("y", y.into()), ("x", x.into())];
+        let grid = swiglu::grid(x.cols as u32, x.rows as u32);
+        self.simple(&add::KERNEL, &[], add::Params { cols: x.cols as u32 }, bound, grid);
+    }
+
+    /// `x += y`, y being the same in every run.
+    pub fn add_vector(&mut self, x: Act, y: &Vector) {
+        assert_eq!(y.len, x.rows * x.cols, "add");
+        let bound = vec![("y", (&y.buffer).into()), ("x", x.into())];
+        let grid = swiglu::grid(x.cols as u32, x.rows as u32);
+        self.simple(&add::KERNEL, &[], add::Params { cols: x.cols as u32 }, bound, grid);
+    }
+
+    /// Writes the most likely id to `token[0]`.
+    pub fn argmax(&mut self, logits: Act, token: Act) {
+        let bound = vec![("logits", logits.into()), ("token", token.into())];
+        self.simple(&argmax::KERNEL, &[], argmax::Params { count: logits.cols as u32 }, bound, [1, 1, 1]);
+    }
+
+    /// Settles lifetimes, takes slots from `pool`, makes bind groups. `step` holds a [`shaders::Step`].
+    ///
+    /// *Errors*: whatever stood in the way while building, or no memory.
+    pub fn finish(self, pool: &mut Pool, step: &wgpu::Buffer) -> Result<Plan> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let buffers = self.place(pool)?;
+        // Uniform slices must start at multiples of 256.
+        let stride = |draft: &Draft| draft.params.len().next_multiple_of(256);
+        let params_bytes: usize = self.drafts.iter().map(stride).sum();
+        let params = self.gpu.buffer("params", params_bytes as u64, Usage::Uniform)?;
+        let mut all_params = Vec::with_capacity(params_bytes);
+        let mut steps = Vec::new();
+        for draft in self.drafts {
+            let offset = all_params.len();
+            all_params.extend_from_slice(&draft.params);
+            all_params.resize(offset + draft.params.len().next_multiple_of(256), 0);
+            let mut entries = Vec::new();
+            for binding in &draft.pipeline.bindings {
+                let whole = |buffer| wgpu::BufferBinding { buffer, offset: 0, size: None };
+                let resource = match binding.name {
+                    "params" => wgpu::BufferBinding {
+                        buffer: &params,
+                        offset: offset as u64,
+                        size: wgpu::BufferSize::new(draft.params.len() as u64),
+                    },
+                    "step" => whole(step),
+                    name => {
+                        let bound = draft.bound.iter().find(|(n, _)| *n == name).map(|(_, b)| b);
+                        let buffer = match bound.unwrap_or_else(|| panic!("{} binds no {name}", draft.label)) {
+                            Bound::Act(act) => &buffers[act.id],
+                            Bound::Buffer(buffer) => buffer,
+                        };
+                        match binding.access {
+                            Access::Uniform => wgpu::BufferBinding {
+                                size: wgpu::BufferSize::new(gemv::UNIFORM_X_BYTES as u64),
+                                ..whole(buffer)
+                            },
+                            Access::Read | Access::ReadWrite => whole(buffer),
+                        }
+                    }
+                };
+                entries.push(wgpu::BindGroupEntry {
+                    binding: binding.index,
+                    resource: wgpu::BindingResource::Buffer(resource),
+                });
+            }
+            let group = self.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&draft.label),
+                layout: &draft.pipeline.layout,
+                entries: &entries,
+            });
+            steps.push(Step { pipeline: draft.pipeline.clone(), group, grid: draft.grid, label: draft.label });
+        }
+        self.gpu.write(&params, 0, &all_params);
+        let taps = self.taps.unwrap_or_default();
+        let taps = taps.into_iter().map(|(after, name, act)| Tap {
+            after,
+            name,
+            buffer: buffers[act.id].clone(),
+            rows: act.rows,
+            cols: act.cols,
+        });
+        let plan = Plan { steps, taps: taps.collect() };
+        self.gpu.check()?;
+        Ok(plan)
+    }
+
+    fn place(&self, pool: &mut Pool) -> Result<Vec<wgpu::Buffer>> {
+        let mut lifetimes: Vec<Option<Lifetime>> = self.places.iter().map(|_| None).collect();
+        let mut touch = |act: &Act, at: usize| {
+            let bytes = (act.rows * act.cols * 4) as u64;
+            let lifetime = lifetimes[act.id].get_or_insert(Lifetime { first: at, last: at, bytes });
+            lifetime.last = lifetime.last.max(at);
+        };
+        for (at, draft) in self.drafts.iter().enumerate() {
+            for (_, bound) in &draft.bound {
+                if let Bound::Act(act) = bound {
+                    touch(act, at);
+                }
+            }
+        }
+        for (after, _, act) in self.taps.iter().flatten() {
+            touch(act, *after);
+        }
+        let planned = |i: usize| matches!(self.places[i].1, Place::Planned);
+        let (ids, wanted): (Vec<_>, Vec<_>) =
+            lifetimes.into_iter().enumerate().filter(|(i, _)| planned(*i)).filter_map(|(i, l)| Some((i, l?))).unzip();
+        let mut slots = ids.into_iter().zip(pool.assign(self.gpu, &wanted)?).peekable();
+        let mut buffers = Vec::new();
+        for (i, (_, place)) in self.places.iter().enumerate() {
+            match place {
+                Place::Fixed(buffer) => buffers.push(buffer.clone()),
+                Place::Planned => match slots.next_if(|(id, _)| *id == i) {
+                    Some((_, buffer)) => buffers.push(buffer),
+                    None => panic!("activation {i} is never used"),
+                },
+            }
+        }
+        Ok(buffers)
+    }
+}

@@ -1,0 +1,12 @@
+//! Static plans: a model function runs once against a [`Builder`]; the result is a flat list of dispatches over planned
+//! buffers that is encoded again for every run. Knows kernels and buffers, not networks.
+
+mod builder;
+mod linear;
+mod run;
+mod slots;
+
+pub use builder::{Act, Attention, Builder};
+pub use linear::{HLora, Linear, Matrix, Shard, Vector};
+pub use run::{Plan, Traced};
+pub use slots::Pool;

@@ -1,0 +1,245 @@
+//! Answering a question, streamed.
+
+use super::{Picture, Session};
+use crate::text::{Sampler, Sampling, Turn, log_softmax_at};
+use crate::{Error, Result};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Never set: for callers that do not cancel.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// A question with all that came before it.
+#[derive(Clone)]
+pub struct Request<'a> {
+    /// Earlier turns with their answers, then the question. What the session has computed already is not computed again.
+    pub turns: &'a [Turn],
+    /// Shown with the first turn.
+    pub picture: Option<&'a Picture>,
+    /// Most tokens of the answer.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Also compute the probability of what was chosen; costs reading the logits of every token.
+    pub probabilities: bool,
+    /// Set from another thread to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+impl<'a> Request<'a> {
+    /// Greedy, up to 512 tokens.
+    pub fn new(turns: &'a [Turn]) -> Self {
+        Request {
+            turns,
+            picture: None,
+            max_tokens: 512,
+            sampling: Sampling::default(),
+            probabilities: false,
+            cancel: &NEVER,
+        }
+    }
+}
+
+/// A token of an answer as it is chosen.
+pub struct Token<'a> {
+    /// Id.
+    pub id: u32,
+    /// Text that has become final with it; may be empty.
+    pub text: &'a str,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model said so.
+    Stop,
+    /// `max_tokens`, or the cache is full.
+    Length,
+    /// The caller said so.
+    Cancelled,
+}
+
+impl Finish {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Where the time went, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timings {
+    /// Vision tower and projector; 0 if the picture was known.
+    pub image_ms: f64,
+    /// The prompt.
+    pub prefill_ms: f64,
+    /// From the request to the first token.
+    pub first_token_ms: f64,
+    /// Tokens after the first, per second.
+    pub decode_tokens_per_s: f64,
+}
+
+/// An answer. No `Debug`: it is patients' data.
+#[derive(Clone)]
+pub struct Answer {
+    /// Text before the stop token.
+    pub text: String,
+    /// Ids, the stop token included.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Positions of the prompt, picture rows included.
+    pub prompt_tokens: usize,
+    /// Of these, the ones that had been computed before.
+    pub reused_tokens: usize,
+    /// Mean natural logarithm of the probability of the tokens, if asked for.
+    pub logprob_mean: Option<f64>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+impl Session {
+    /// Answers a question. `on_token` sees each token of the answer as it is chosen and may end it.
+    ///
+    /// *Errors*: [`Error::ContextFull`], [`Error::Input`], [`Error::Cancelled`] before the first token, those of the
+    /// device.
+    pub fn ask(&mut self, request: &Request, mut on_token: impl FnMut(&Token) -> ControlFlow<()>) -> Result<Answer> {
+        request.sampling.validate()?;
+        if request.max_tokens == 0 {
+            return Err(Error::Input { what: "-n".into(), problem: "0 tokens; at least 1 is needed".into() });
+        }
+        let start = Instant::now();
+        let positions = self.positions(request.turns, request.picture.is_some())?;
+        let mut timings = Timings::default();
+        if let Some(picture) = request.picture {
+            self.see(picture)?;
+            timings.image_ms = ms(start);
+        }
+        let prefill_start = Instant::now();
+        let reused_tokens = self.prefill(&positions.ids, request.cancel)?;
+        timings.prefill_ms = ms(prefill_start);
+
+        let prompt_tokens = positions.ids.len();
+        // The last token of an answer is not fed back, so it needs no position.
+        let most = request.max_tokens.min(self.cache.positions - prompt_tokens + 1);
+        let mut chosen = Chosen::new(self, request, most);
+        let stop_ids = self.model.header.config.language.stop_ids.clone();
+        let mut stream = self.model.tokenizer.stream();
+        let mut answer = Answer {
+            text: String::new(),
+            tokens: Vec::new(),
+            finish: Finish::Length,
+            prompt_tokens,
+            reused_tokens,
+            logprob_mean: None,
+            timings,
+        };
+        let mut decode_start = start;
+        let mut logprob = 0.0;
+        while let Some((id, p)) = chosen.next(self)? {
+            if answer.tokens.is_empty() {
+                answer.timings.first_token_ms = ms(start);
+                decode_start = Instant::now();
+            }
+            answer.tokens.push(id);
+            logprob += p;
+            if stop_ids.contains(&id) {
+                answer.finish = Finish::Stop;
+                break;
+            }
+            let text = stream.push(id);
+            answer.text.push_str(&text);
+            let ended = on_token(&Token { id, text: &text }).is_break() || request.cancel.load(Ordering::Relaxed);
+            if ended {
+                answer.finish = Finish::Cancelled;
+                break;
+            }
+        }
+        let rest = stream.finish();
+        if !rest.is_empty() {
+            answer.text.push_str(&rest);
+            let id = answer.tokens.last().copied().unwrap_or_default();
+            // Too late to end the answer.
+            let _ = on_token(&Token { id, text: &rest });
+        }
+        let fed = answer.tokens.len().saturating_sub(1);
+        self.cached.extend_from_slice(&answer.tokens[..fed]);
+        if fed > 0 {
+            answer.timings.decode_tokens_per_s = fed as f64 / decode_start.elapsed().as_secs_f64();
+        }
+        answer.logprob_mean = request.probabilities.then(|| logprob / answer.tokens.len().max(1) as f64);
+        Ok(answer)
+    }
+}
+
+/// The tokens of an answer, one by one.
+enum Chosen {
+    /// Chosen on the device, where the id stays: a step is submitted before the id of the one before is read.
+    Device { at: usize, left: usize, ahead: Option<wgpu::SubmissionIndex>, slot: usize },
+    /// Chosen by the host from the logits.
+    Host { at: usize, left: usize, sampler: Sampler, last: Option<u32> },
+}
+
+impl Chosen {
+    fn new(session: &Session, request: &Request, most: usize) -> Self {
+        let at = session.cached.len();
+        if request.sampling.temperature > 0.0 || request.probabilities {
+            return Chosen::Host { at, left: most, sampler: Sampler::new(request.sampling), last: None };
+        }
+        let ahead = session.submit_id_copy(0);
+        Chosen::Device { at, left: most, ahead: Some(ahead), slot: 0 }
+    }
+
+    /// The next token and the logarithm of its probability, 0 where it is not computed.
+    fn next(&mut self, session: &Session) -> Result<Option<(u32, f64)>> {
+        match self {
+            Chosen::Host { at, left, sampler, last } => {
+                if *left == 0 {
+                    return Ok(None);
+                }
+                if let Some(id) = *last {
+                    let submission = session.submit_token(*at, Some(id), None);
+                    session.gpu().wait(submission)?;
+                    *at += 1;
+                }
+                let logits = session.logits()?;
+                let id = sampler.next(&logits);
+                *left -= 1;
+                *last = Some(id);
+                Ok(Some((id, log_softmax_at(&logits, id))))
+            }
+            Chosen::Device { at, left, ahead, slot } => {
+                let Some(submission) = ahead.take() else { return Ok(None) };
+                *left -= 1;
+                let this = *slot;
+                if *left > 0 {
+                    session.submit_token(*at, None, None);
+                    *at += 1;
+                    *slot = 1 - this;
+                    *ahead = Some(session.submit_id_copy(*slot));
+                }
+                let bytes = session.gpu().map(&session.buffers.readback[this], 4, submission)?;
+                let id = bytemuck::pod_read_unaligned::<u32>(&bytes);
+                Ok(Some((id, 0.0)))
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Copies the id that the last run chose to where the host can read it.
+    fn submit_id_copy(&self, slot: usize) -> wgpu::SubmissionIndex {
+        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&self.buffers.token, 0, &self.buffers.readback[slot], 0, 4);
+        self.gpu().submit(encoder)
+    }
+}

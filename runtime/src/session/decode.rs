@@ -1,0 +1,144 @@
+//! Extending the cache: the vision tower, prompts in chunks, one token at a time.
+
+use super::{Picture, Session};
+use crate::model::Task;
+use crate::text::{Prompt, Slot, Turn, build};
+use crate::{Error, Result};
+use shaders::embed::PICTURE_ROW;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A conversation as one run of positions.
+pub(super) struct Positions {
+    /// Text and ids of the prompt.
+    pub prompt: Prompt,
+    /// By position: a token id, or a row of the picture.
+    pub ids: Vec<u32>,
+}
+
+impl Session {
+    pub(super) fn positions(&self, turns: &[Turn], picture: bool) -> Result<Positions> {
+        let prompt = build(&self.model.tokenizer, turns, picture, self.options.task == Task::Generate)?;
+        let rows = self.model.header.config.vision.as_ref().map_or(0, |v| v.patches()) as u32;
+        let mut ids = Vec::new();
+        for slot in &prompt.slots {
+            match slot {
+                Slot::Token(id) => ids.push(*id),
+                Slot::Picture => ids.extend((0..rows).map(|row| PICTURE_ROW | row)),
+            }
+        }
+        // One more is needed for the first token of the answer to be of use.
+        if ids.len() >= self.cache.positions {
+            return Err(Error::ContextFull { need: ids.len() + 1, have: self.cache.positions });
+        }
+        Ok(Positions { prompt, ids })
+    }
+
+    /// Writes the picture's patches and the values of the run; the vision plan is then ready.
+    pub(super) fn stage_picture(&self, picture: &Picture) -> Result<usize> {
+        let (Some(v), Some(clip)) = (&self.model.header.config.vision, &self.model.clip) else {
+            return Err(Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() });
+        };
+        let (side, cols) = (v.image / v.patch, clip.patch_cols());
+        // Row 0 is the class token's and stays zero. A patch is [3][p][p], as the convolution's weights.
+        let mut patches = vec![0.0; (side * side + 1) * cols];
+        for (i, row) in patches.chunks_exact_mut(cols).skip(1).enumerate() {
+            let (top, left) = (i / side * v.patch, i % side * v.patch);
+            for (j, value) in row.iter_mut().take(v.patch_inputs()).enumerate() {
+                let (channel, y, x) = (j / (v.patch * v.patch), j / v.patch % v.patch, j % v.patch);
+                *value = picture.pixel_values[(channel * v.image + top + y) * v.image + left + x];
+            }
+        }
+        self.gpu().write(&self.buffers.patches, 0, bytemuck::cast_slice(&patches));
+        let rows = side * side + 1;
+        self.set_step(0, rows);
+        Ok(rows)
+    }
+
+    /// Runs the vision tower unless the picture is there already.
+    pub(super) fn see(&mut self, picture: &Picture) -> Result<()> {
+        if self.picture == Some(picture.id) {
+            return Ok(());
+        }
+        self.forget_picture();
+        self.stage_picture(picture)?;
+        if let Some(plan) = &self.vision {
+            let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
+            plan.encode(&mut encoder);
+            let submission = self.gpu().submit(encoder);
+            self.gpu().wait(submission)?;
+        }
+        self.picture = Some(picture.id);
+        Ok(())
+    }
+
+    /// The cache holds no rows of a picture any more.
+    pub(super) fn forget_picture(&mut self) {
+        self.picture = None;
+        if let Some(first) = self.cached.iter().position(|id| id & PICTURE_ROW != 0) {
+            self.cached.truncate(first);
+        }
+    }
+
+    /// Computes `ids` but what the cache holds of them already; the last position always, so that its logits are
+    /// there afterwards. Returns how many positions were kept.
+    ///
+    /// *Errors*: [`Error::Cancelled`] between chunks; the cache then holds the chunks that were done.
+    pub(super) fn prefill(&mut self, ids: &[u32], cancel: &AtomicBool) -> Result<usize> {
+        let common = ids.iter().zip(&self.cached).take_while(|(a, b)| a == b).count();
+        let kept = common.min(ids.len() - 1);
+        self.cached.truncate(kept);
+        for chunk in ids[kept..].chunks(self.chunk) {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            self.stage_chunk(chunk);
+            let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
+            self.prefill.encode(&mut encoder);
+            let submission = self.gpu().submit(encoder);
+            self.gpu().wait(submission)?;
+            self.cached.extend_from_slice(chunk);
+        }
+        Ok(kept)
+    }
+
+    /// Writes a chunk's tokens and the values of the run.
+    pub(super) fn stage_chunk(&self, chunk: &[u32]) {
+        self.gpu().write(&self.buffers.chunk_tokens, 0, bytemuck::cast_slice(chunk));
+        self.set_step(self.cached.len(), chunk.len());
+    }
+
+    /// Submits one token at the end of the cache; what the last run chose, or `id` if the host chose.
+    pub(super) fn submit_token(
+        &self,
+        pos: usize,
+        id: Option<u32>,
+        copy_logits: Option<usize>,
+    ) -> wgpu::SubmissionIndex {
+        if let Some(id) = id {
+            self.gpu().write(&self.buffers.token, 0, &id.to_le_bytes());
+        }
+        self.set_step(pos, 1);
+        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
+        self.decode.encode(&mut encoder);
+        if let Some(slot) = copy_logits {
+            let logits = &self.buffers.logits;
+            encoder.copy_buffer_to_buffer(logits, 0, &self.buffers.readback[slot], 0, logits.size());
+        }
+        self.gpu().submit(encoder)
+    }
+
+    /// Logits of every id after the last run, `[vocabulary rows]`.
+    pub(super) fn logits(&self) -> Result<Vec<f32>> {
+        let rows = self.model.task(self.options.task)?.adapted.head.rows;
+        let bytes = self.gpu().read(&self.buffers.logits, rows as u64 * 4)?;
+        Ok(self.for_every_id(bytemuck::pod_collect_to_vec(&bytes)))
+    }
+
+    /// The last stored row stands for all later ids.
+    pub(super) fn for_every_id(&self, mut logits: Vec<f32>) -> Vec<f32> {
+        let rows = self.model.header.config.vocabulary.rows();
+        let last = logits.last().copied().unwrap_or(f32::NAN);
+        logits.resize(rows, last);
+        logits
+    }
+}

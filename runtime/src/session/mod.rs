@@ -1,0 +1,198 @@
+//! The path of a request: an open model, and a conversation with it.
+
+mod ask;
+mod decode;
+mod model;
+mod score;
+mod trace;
+
+pub use ask::{Answer, Finish, Request, Timings, Token};
+pub use model::{Model, OpenOptions, Picture};
+pub use score::Perplexity;
+pub use trace::{Tensor, Trace};
+
+use crate::gpu::{Gpu, Usage};
+use crate::model::Task;
+use crate::model::phi3::KvCache;
+use crate::plan::{Builder, Plan, Pool};
+use crate::{Error, Result};
+use model::TaskWeights;
+use shaders::{KvFormat, Step};
+use std::sync::Arc;
+
+/// Positions that are planned where the caller does not say.
+const DEFAULT_CONTEXT: usize = 2048;
+
+/// How a session is planned.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// What it is for.
+    pub task: Task,
+    /// Positions of the cache; by default what the model was made for, at most 2,048.
+    pub context: Option<usize>,
+    /// Format of the cache.
+    pub kv: KvFormat,
+    /// Most tokens computed at once; by default the profile's.
+    pub chunk: Option<usize>,
+    /// Keep every named stage readable, for [`Session::trace`]; slower.
+    pub traced: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { task: Task::Ask, context: None, kv: KvFormat::F16, chunk: None, traced: false }
+    }
+}
+
+/// A conversation: the cache of what has been computed, and the plans that extend it. Everything it needs on the device
+/// is allocated when it is made.
+pub struct Session {
+    model: Arc<Model>,
+    options: SessionOptions,
+    chunk: usize,
+    cache: KvCache,
+    buffers: Buffers,
+    prefill: Plan,
+    decode: Plan,
+    vision: Option<Plan>,
+    /// What the cache holds, by position: token ids, or rows of the picture in the form of [`shaders::embed`].
+    cached: Vec<u32>,
+    /// Which picture `buffers.picture` holds.
+    picture: Option<[u8; 32]>,
+}
+
+/// Buffers that outlive a run.
+struct Buffers {
+    step: wgpu::Buffer,
+    chunk_tokens: wgpu::Buffer, // [chunk]
+    token: wgpu::Buffer,        // [1]: written by argmax or the host, read by the next step
+    logits: wgpu::Buffer,       // [head rows]
+    patches: wgpu::Buffer,      // [P + 1, patch inputs]
+    picture: wgpu::Buffer,      // [P, d]
+    readback: [wgpu::Buffer; 2],
+}
+
+impl Session {
+    /// Plans a conversation and allocates all it needs.
+    ///
+    /// *Errors*: [`Error::Input`] for a context beyond the model's; those of allocation.
+    pub fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Self> {
+        let gpu = &model.gpu;
+        let config = &model.header.config;
+        let l = &config.language;
+        let most = l.max_positions;
+        let positions = options.context.unwrap_or(DEFAULT_CONTEXT.min(most));
+        if positions < 2 || positions > most {
+            let problem = format!("{positions} positions; this model takes 2 to {most}");
+            return Err(Error::Input { what: "context".into(), problem });
+        }
+        let task = model.task(options.task)?;
+        let chunk = options.chunk.unwrap_or(gpu.profile().chunk).clamp(2, positions.max(2));
+        let cache = KvCache::new(gpu, l, positions, options.kv)?;
+        let rows = config.vision.as_ref().map_or(1, |v| v.patches());
+        let patch_cols = model.clip.as_ref().map_or(4, |c| c.patch_cols());
+        let head_rows = task.adapted.head.rows;
+        let buffer = |label, elements: usize, usage| gpu.buffer(label, (elements * 4) as u64, usage);
+        let buffers = Buffers {
+            step: buffer("step", 4, Usage::Uniform)?,
+            chunk_tokens: buffer("tokens", chunk, Usage::Activation)?,
+            token: buffer("token", 1, Usage::Activation)?,
+            logits: buffer("logits", head_rows, Usage::Activation)?,
+            patches: buffer("patches", (rows + 1) * patch_cols, Usage::Activation)?,
+            picture: buffer("picture", rows * l.hidden, Usage::Activation)?,
+            readback: [
+                buffer("readback", head_rows, Usage::Readback)?,
+                buffer("readback", head_rows, Usage::Readback)?,
+            ],
+        };
+        let mut pool = Pool::default();
+        let plan = |rows: usize, pool: &mut Pool| -> Result<Plan> {
+            let mut p = Builder::new(gpu, rows, options.kv, options.traced);
+            let ids = if rows == 1 { &buffers.token } else { &buffers.chunk_tokens };
+            let tokens = p.fixed(ids, rows, 1);
+            let x = p.embed(tokens, &task.adapted.embed, &buffers.picture);
+            p.tap("embeds", x);
+            model.phi3.layers(&mut p, l, &task.adapted, &cache, x);
+            if options.traced {
+                model.phi3.norm_all(&mut p, l, x);
+            }
+            let logits = p.fixed(&buffers.logits, 1, head_rows);
+            model.phi3.head_last(&mut p, l, &task.adapted, x, logits);
+            p.tap("logits", logits);
+            let token = p.fixed(&buffers.token, 1, 1);
+            p.argmax(logits, token);
+            p.finish(pool, &buffers.step)
+        };
+        let prefill = plan(chunk, &mut pool)?;
+        let decode = plan(1, &mut pool)?;
+        let vision = vision_plan(model, task, &options, &buffers, &mut pool)?;
+        log::info!(
+            "session: {positions} positions, chunks of {chunk}, {} dispatches a token, {} MB of activations",
+            decode.dispatches(),
+            pool.bytes() >> 20
+        );
+        Ok(Session {
+            model: model.clone(),
+            options,
+            chunk,
+            cache,
+            buffers,
+            prefill,
+            decode,
+            vision,
+            cached: Vec::new(),
+            picture: None,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Positions that the cache holds.
+    pub fn context(&self) -> usize {
+        self.cache.positions
+    }
+
+    /// The steps of one decoded token, one a line.
+    pub fn decode_plan(&self) -> String {
+        self.decode.to_string()
+    }
+
+    /// Dispatches of one decoded token.
+    pub fn dispatches_per_token(&self) -> usize {
+        self.decode.dispatches()
+    }
+
+    fn gpu(&self) -> &Gpu {
+        &self.model.gpu
+    }
+
+    /// Values of the next run.
+    fn set_step(&self, pos: usize, n: usize) {
+        let step = Step { pos: pos as u32, n: n as u32, kv_len: (pos + n) as u32, unused: 0 };
+        self.gpu().write(&self.buffers.step, 0, bytemuck::bytes_of(&step));
+    }
+}
+
+fn vision_plan(
+    model: &Model,
+    task: &TaskWeights,
+    options: &SessionOptions,
+    buffers: &Buffers,
+    pool: &mut Pool,
+) -> Result<Option<Plan>> {
+    let config = &model.header.config;
+    let (Some(v), Some(clip), Some(projector)) = (&config.vision, &model.clip, &task.projector) else {
+        return Ok(None);
+    };
+    let layers = config.task(options.task).map_or(0, |t| t.vision_layers);
+    let rows = v.patches() + 1;
+    let mut p = Builder::new(&model.gpu, rows, options.kv, options.traced);
+    let patches = p.fixed(&buffers.patches, rows, clip.patch_cols());
+    let features = clip.forward(&mut p, v, layers, patches);
+    let picture = p.fixed(&buffers.picture, rows - 1, config.language.hidden);
+    projector.forward(&mut p, features, picture);
+    p.finish(pool, &buffers.step).map(Some)
+}

@@ -1,0 +1,155 @@
+//! An open model: weights on the device, shared by sessions.
+
+use crate::file::Container;
+use crate::gpu::{self, Gpu};
+use crate::image::{Preprocess, RgbPicture};
+use crate::model::clip::{Clip, Projector};
+use crate::model::load::Loader;
+use crate::model::phi3::{Adapted, Phi3};
+use crate::model::{Header, Task};
+use crate::text::Tokenizer;
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a model is opened.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// What it is opened for; only these tasks' weights are loaded. Empty: to ask.
+    pub tasks: Vec<Task>,
+    /// On which device.
+    pub gpu: gpu::Options,
+}
+
+/// What a task brings of its own.
+pub(crate) struct TaskWeights {
+    pub adapted: Adapted,
+    pub projector: Option<Projector>,
+}
+
+/// A model file on a device.
+pub struct Model {
+    pub(crate) gpu: Gpu,
+    pub(crate) header: Header,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) phi3: Phi3,
+    pub(crate) clip: Option<Clip>,
+    preprocess: Option<Preprocess>,
+    tasks: BTreeMap<Task, TaskWeights>,
+    sha256: String,
+}
+
+/// A picture as the vision tower takes it.
+#[derive(Clone)]
+pub struct Picture {
+    /// `[3, S, S]`, normalised.
+    pub(crate) pixel_values: Vec<f32>,
+    /// Tells pictures apart.
+    pub(crate) id: [u8; 32],
+}
+
+/// The tokenizer of a model file, codes included.
+fn tokenizer(container: &Container, header: &Header) -> Result<Tokenizer> {
+    const CONFIG: &str = "tokenizer_config.json";
+    let json = container.read("tokenizer.json")?;
+    let config = container.tensors().contains_key(CONFIG).then(|| container.read(CONFIG)).transpose()?;
+    let tokenizer = Tokenizer::new(&json, config.as_deref()).map_err(|problem| container.wrong(problem))?;
+    let expected = header.config.vocabulary.tokens;
+    if tokenizer.len() != expected {
+        let found = tokenizer.len();
+        return Err(container.wrong(format!("the tokenizer has {found} tokens, the configuration says {expected}")));
+    }
+    Ok(tokenizer.with_codes(header.config.vocabulary.codes))
+}
+
+impl Model {
+    /// Opens a model file: checks its header, loads the weights of the tasks, checks the hash of every tensor.
+    ///
+    /// *Errors*: [`Error::File`] names file, tensor, found and expected; those of the device.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>> {
+        let container = Container::open(path)?;
+        let header = Header::read(&container)?;
+        let wanted = if options.tasks.is_empty() { &[Task::Ask][..] } else { &options.tasks };
+        for task in wanted {
+            if header.config.task(*task).is_none() {
+                return Err(
+                    container.wrong(format!("was made without `{0}`: quantize it with --tasks {0}", task.name()))
+                );
+            }
+        }
+        let tokenizer = tokenizer(&container, &header)?;
+        let preprocess = match &header.config.vision {
+            Some(v) => {
+                let config = serde_json::to_vec(&v.preprocessor).unwrap_or_default();
+                let preprocess = Preprocess::new(&config).map_err(|problem| container.wrong(problem))?;
+                if preprocess.crop as usize != v.image {
+                    let problem = format!(
+                        "its pictures are {0} x {0}, its vision tower takes {1} x {1}",
+                        preprocess.crop, v.image
+                    );
+                    return Err(container.wrong(problem));
+                }
+                Some(preprocess)
+            }
+            None => None,
+        };
+        let gpu = Gpu::open(&options.gpu)?;
+        let config = &header.config;
+        let mut loader = Loader::new(&gpu, &container, &header);
+        let phi3 = Phi3::load(&mut loader, config)?;
+        let layers = wanted.iter().filter_map(|t| config.task(*t)).map(|t| t.vision_layers).max();
+        let clip = config.vision.as_ref().map(|_| Clip::load(&mut loader, layers.unwrap_or(0))).transpose()?;
+        let mut tasks = BTreeMap::new();
+        for task in wanted {
+            let adapted = Adapted::load(&mut loader, config, *task)?;
+            let projector = clip.as_ref().map(|_| Projector::load(&mut loader, *task)).transpose()?;
+            tasks.insert(*task, TaskWeights { adapted, projector });
+        }
+        loader.verify_rest()?;
+        let sha256 = container.sha256().to_string();
+        log::info!("model {sha256}: {} MB on the device", gpu.allocated_bytes() >> 20);
+        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256 }))
+    }
+
+    /// What the file says of itself.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Identifies the model.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub(crate) fn task(&self, task: Task) -> Result<&TaskWeights> {
+        self.tasks.get(&task).ok_or_else(|| Error::Input {
+            what: "task".into(),
+            problem: format!("the model was not opened to {}", task.name()),
+        })
+    }
+
+    /// Makes a picture ready for the vision tower.
+    ///
+    /// *Errors*: [`Error::Input`] if this model takes none.
+    pub fn picture(&self, picture: &RgbPicture) -> Result<Picture> {
+        let preprocess = self
+            .preprocess
+            .as_ref()
+            .ok_or_else(|| Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() })?;
+        let pixel_values = preprocess.run(picture);
+        let id = Sha256::digest(bytemuck::cast_slice(&pixel_values)).into();
+        Ok(Picture { pixel_values, id })
+    }
+}

@@ -1,0 +1,122 @@
+//! Judging given text: how likely it is, and which of several answers fits best.
+
+use super::{Request, Session};
+use crate::gpu::Usage;
+use crate::plan::{Builder, Pool};
+use crate::text::{Piece, log_softmax_at};
+use crate::{Error, Result};
+
+/// How well the model predicts a text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Perplexity {
+    /// Tokens of the text.
+    pub tokens: usize,
+    /// Sum over all tokens but the first of the negative natural logarithm of their probability.
+    pub nll: f64,
+}
+
+impl Perplexity {
+    /// exp of the mean.
+    pub fn perplexity(&self) -> f64 {
+        (self.nll / (self.tokens - 1) as f64).exp()
+    }
+}
+
+impl Session {
+    /// Probability of a plain text, without any prompt around it. The cache is empty afterwards.
+    ///
+    /// *Errors*: [`Error::Input`] for a text of less than two tokens, [`Error::ContextFull`] for one longer than the
+    /// cache, those of the device.
+    pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
+        let ids = self.model.tokenizer.encode(&[Piece::Text(text)], true)?;
+        if ids.len() < 2 {
+            return Err(Error::Input { what: "text".into(), problem: "has less than two tokens".into() });
+        }
+        if ids.len() > self.cache.positions {
+            return Err(Error::ContextFull { need: ids.len(), have: self.cache.positions });
+        }
+        let gpu = self.model.gpu.clone();
+        let model = self.model.clone();
+        let task = model.task(self.options.task)?;
+        let l = &model.header.config.language;
+        let head_rows = task.adapted.head.rows;
+        // Logits of every row, so fewer rows at once than for a prompt.
+        let rows = self.chunk.min(32);
+        let logits = gpu.buffer("all logits", (rows * head_rows * 4) as u64, Usage::Activation)?;
+        let mut p = Builder::new(&gpu, rows, self.options.kv, false);
+        let tokens = p.fixed(&self.buffers.chunk_tokens, rows, 1);
+        let x = p.embed(tokens, &task.adapted.embed, &self.buffers.picture);
+        model.phi3.layers(&mut p, l, &task.adapted, &self.cache, x);
+        let normed = model.phi3.norm_all(&mut p, l, x);
+        let all = p.fixed(&logits, rows, head_rows);
+        p.matrix_into(&task.adapted.head, normed, all);
+        let plan = p.finish(&mut Pool::default(), &self.buffers.step)?;
+
+        self.cached.clear();
+        let mut nll = 0.0;
+        for chunk in ids.chunks(rows) {
+            self.stage_chunk(chunk);
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            plan.encode(&mut encoder);
+            gpu.submit(encoder);
+            let bytes = gpu.read(&logits, (chunk.len() * head_rows * 4) as u64)?;
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            for row in values.chunks_exact(head_rows) {
+                self.cached.push(0);
+                if let Some(next) = ids.get(self.cached.len()) {
+                    nll -= log_softmax_at(&self.for_every_id(row.to_vec()), *next);
+                }
+            }
+        }
+        self.cached.clear();
+        gpu.forget(&logits);
+        Ok(Perplexity { tokens: ids.len(), nll })
+    }
+
+    /// Probability of each of `choices` as the whole answer to a question, among these choices.
+    ///
+    /// *Errors*: as [`Session::ask`]; [`Error::Input`] for an empty choice.
+    pub fn choose(&mut self, request: &Request, choices: &[String]) -> Result<Vec<f64>> {
+        let positions = self.positions(request.turns, request.picture.is_some())?;
+        if let Some(picture) = request.picture {
+            self.see(picture)?;
+        }
+        self.prefill(&positions.ids, request.cancel)?;
+        let start = self.logits()?;
+        let at = positions.ids.len();
+        let mut scores = Vec::new();
+        for choice in choices {
+            let ids = self.answer_ids(choice)?;
+            if ids.is_empty() {
+                return Err(Error::Input { what: "--choices".into(), problem: "a choice is empty".into() });
+            }
+            if at + ids.len() > self.cache.positions {
+                return Err(Error::ContextFull { need: at + ids.len(), have: self.cache.positions });
+            }
+            let mut score = 0.0;
+            let mut logits = start.clone();
+            for (i, id) in ids.iter().enumerate() {
+                score += log_softmax_at(&logits, *id);
+                let submission = self.submit_token(at + i, Some(*id), None);
+                self.gpu().wait(submission)?;
+                logits = self.logits()?;
+            }
+            // The answer must end there, else `no` would be helped by everything that begins with it.
+            let stop_ids = &self.model.header.config.language.stop_ids;
+            score += stop_ids.iter().map(|id| log_softmax_at(&logits, *id).exp()).sum::<f64>().max(1e-300).ln();
+            scores.push(score);
+        }
+        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+        Ok(scores.into_iter().map(|s| (s - largest).exp() / total).collect())
+    }
+
+    /// Ids of a text that stands as an answer, after the assistant's mark.
+    fn answer_ids(&self, text: &str) -> Result<Vec<u32>> {
+        let mark = Piece::Template("<|assistant|>\n");
+        let before = self.model.tokenizer.encode(&[mark], false)?;
+        let all = self.model.tokenizer.encode(&[mark, Piece::Text(text)], false)?;
+        let common = before.iter().zip(&all).take_while(|(a, b)| a == b).count();
+        Ok(all[common..].to_vec())
+    }
+}

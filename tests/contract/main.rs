@@ -1,0 +1,164 @@
+//! Holds every variant's WGSL against its Rust declaration, without a device: naga parses and validates it with the
+//! capabilities that the variant declares, then bindings, access, params and workgroup memory are compared.
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use shaders::{Access, Choice, Kernel, Variant};
+
+/// Every way of filling a kernel's data imports.
+fn data_choices(kernel: &Kernel) -> Vec<Vec<Choice>> {
+    kernel.data_imports.iter().fold(vec![vec![]], |all, (slot, files)| {
+        all.iter().flat_map(|chosen| files.iter().map(|f| [&chosen[..], &[(*slot, *f)]].concat())).collect()
+    })
+}
+
+fn each(mut check: impl FnMut(&Kernel, &Variant, &[Choice], &naga::Module, &naga::valid::ModuleInfo)) {
+    for kernel in shaders::kernels() {
+        for variant in kernel.variants {
+            for choices in data_choices(kernel) {
+                let imports = [variant.imports, &choices].concat();
+                let label = format!("{} {} {choices:?}", kernel.name, variant.name);
+                let source = shaders::compose(kernel, &imports).unwrap_or_else(|e| panic!("{label}: {e}"));
+                let module = naga::front::wgsl::parse_str(&source)
+                    .unwrap_or_else(|e| panic!("{label}: {}", e.emit_to_string(&source)));
+                let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+                if variant.needs.subgroups {
+                    capabilities |= Capabilities::SUBGROUP;
+                }
+                let info = Validator::new(ValidationFlags::all(), capabilities)
+                    .validate(&module)
+                    .unwrap_or_else(|e| panic!("{label}: {}", e.emit_to_string(&source)));
+                check(kernel, variant, &imports, &module, &info);
+            }
+        }
+    }
+}
+
+fn overrides(variant: &Variant) -> naga::back::PipelineConstants {
+    variant.constants.iter().map(|(name, value)| (name.to_string(), *value)).collect()
+}
+
+#[test]
+fn bindings_equal_the_declaration() {
+    each(|kernel, variant, imports, module, _| {
+        let label = format!("{} {}", kernel.name, variant.name);
+        let mut found: Vec<(u32, String, Access)> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, v)| {
+                let binding = v.binding?;
+                assert_eq!(binding.group, 0, "{label}");
+                let access = match v.space {
+                    naga::AddressSpace::Uniform => Access::Uniform,
+                    naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
+                        Access::ReadWrite
+                    }
+                    naga::AddressSpace::Storage { .. } => Access::Read,
+                    other => panic!("{label}: {other:?}"),
+                };
+                Some((binding.binding, v.name.clone().unwrap_or_default(), access))
+            })
+            .collect();
+        found.sort_by_key(|b| b.0);
+        // A kernel that serves one dispatch does not look at `step`; it is bound all the same.
+        let declared: Vec<_> =
+            kernel.all_bindings(imports).into_iter().map(|b| (b.index, b.name.to_string(), b.access)).collect();
+        assert_eq!(found, declared, "{label} {imports:?}");
+        let storage = declared.iter().filter(|b| b.2 != Access::Uniform).count();
+        assert!(storage <= 8, "{label}: {storage} storage buffers, the WebGPU floor has 8");
+    });
+}
+
+#[test]
+fn params_have_the_declared_size() {
+    each(|kernel, variant, _, module, _| {
+        let label = format!("{} {}", kernel.name, variant.name);
+        let (_, params) =
+            module.global_variables.iter().find(|(_, v)| v.name.as_deref() == Some("params")).expect("params");
+        let naga::TypeInner::Struct { ref members, span } = module.types[params.ty].inner else {
+            panic!("{label}: params is no struct")
+        };
+        assert_eq!(span as usize, kernel.params_bytes, "{label}");
+        // Four-byte members without gaps: the same as #[repr(C)].
+        for (i, member) in members.iter().enumerate() {
+            assert_eq!(member.offset as usize, 4 * i, "{label}: {:?}", member.name);
+        }
+    });
+}
+
+#[test]
+fn workgroups_stay_within_the_floor() {
+    each(|kernel, variant, _, module, info| {
+        let label = format!("{} {}", kernel.name, variant.name);
+        let constants = overrides(variant);
+        let (module, _) = naga::back::pipeline_constants::process_overrides(module, info, None, &constants)
+            .unwrap_or_else(|e| panic!("{label}: {e}"));
+        let mut layouter = naga::proc::Layouter::default();
+        layouter.update(module.to_ctx()).expect("layout");
+        let bytes: u32 = module
+            .global_variables
+            .iter()
+            .filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup)
+            .map(|(_, v)| layouter[v.ty].size)
+            .sum();
+        assert!(bytes <= 16 << 10, "{label}: {bytes} bytes of workgroup memory");
+        let [entry] = &module.entry_points[..] else { panic!("{label}: one entry point") };
+        assert_eq!(entry.name, "main", "{label}");
+        let invocations: u32 = entry.workgroup_size.iter().product();
+        assert!(invocations <= 256, "{label}: {invocations} invocations");
+    });
+}
+
+#[test]
+fn every_variant_becomes_spirv_msl_and_hlsl() {
+    each(|kernel, variant, _, module, info| {
+        let label = format!("{} {}", kernel.name, variant.name);
+        let constants = overrides(variant);
+        let (module, info) = naga::back::pipeline_constants::process_overrides(module, info, None, &constants)
+            .unwrap_or_else(|e| panic!("{label}: {e}"));
+        let spirv = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+        naga::back::spv::write_vec(&module, &info, &spirv, None).unwrap_or_else(|e| panic!("{label}: SPIR-V: {e}"));
+        let msl = naga::back::msl::Options { lang_version: (2, 3), fake_missing_bindings: true, ..Default::default() };
+        naga::back::msl::write_string(&module, &info, &msl, &Default::default())
+            .unwrap_or_else(|e| panic!("{label}: MSL: {e}"));
+        let hlsl = naga::back::hlsl::Options {
+            shader_model: naga::back::hlsl::ShaderModel::V6_2,
+            fake_missing_bindings: true,
+            ..Default::default()
+        };
+        let mut text = String::new();
+        naga::back::hlsl::Writer::new(&mut text, &hlsl, &Default::default())
+            .write(&module, &info, None)
+            .unwrap_or_else(|e| panic!("{label}: HLSL: {e}"));
+    });
+}
+
+#[test]
+fn no_text_uses_what_naga_gets_wrong() {
+    each(|kernel, variant, imports, _, _| {
+        let text = shaders::compose(kernel, imports).expect("composed before");
+        let label = format!("{} {}", kernel.name, variant.name);
+        // Silently compiled as f32 (wgpu issue 8896).
+        for banned in ["bitcast<vec2<f16>>", "bitcast<vec4<f16>>", "bitcast<u32>(vec2<f16>"] {
+            assert!(!text.contains(banned), "{label}: {banned}");
+        }
+        // Drivers fold `v != v` to false.
+        assert!(!text.contains("enable subgroups"), "{label}: naga rejects `enable subgroups`");
+    });
+}
+
+#[test]
+fn every_wgsl_file_belongs_to_a_kernel_or_an_import() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shaders/wgsl");
+    for (folder, is_known) in [
+        (folder.clone(), (|stem: &str| shaders::kernels().iter().any(|k| k.name == stem)) as fn(&str) -> bool),
+        (folder.join("shared"), |stem: &str| shaders::import(stem).is_some()),
+    ] {
+        for entry in std::fs::read_dir(&folder).expect("wgsl folder") {
+            let path = entry.expect("entry").path();
+            if path.extension().is_some_and(|e| e == "wgsl") {
+                let stem = path.file_stem().and_then(|s| s.to_str()).expect("name");
+                assert!(is_known(stem), "{} belongs to nothing", path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The golden checkpoint, quantised with the f16 recipe, against everything that the reference computed from it.
+
+use runtime::gpu::Options;
+use runtime::image::decode;
+use runtime::{Finish, Model, OpenOptions, Picture, Request, Session, SessionOptions, Trace};
+use shaders::KvFormat;
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+use tests::{Golden, Stages, data, tiny};
+
+fn open(recipe: &'static str, options: Options) -> Arc<Model> {
+    let device = std::env::var("HEALTHGPT_DEVICE").ok();
+    let options = OpenOptions { tasks: vec![], gpu: Options { device, ..options } };
+    Model::open(tiny(recipe), &options).expect("the model opens")
+}
+
+fn portable() -> &'static Arc<Model> {
+    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+    MODEL.get_or_init(|| open("f16", Options { variants: Some("portable".into()), ..Default::default() }))
+}
+
+fn preferred() -> &'static Arc<Model> {
+    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+    MODEL.get_or_init(|| open("f16", Options::default()))
+}
+
+fn without_subgroups() -> &'static Arc<Model> {
+    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+    MODEL.get_or_init(|| open("f16", Options { without_subgroups: true, ..Default::default() }))
+}
+
+fn picture(model: &Model) -> Picture {
+    let bytes = std::fs::read(data("tiny/input.png")).expect("input.png");
+    let rgb = decode(&bytes, "input.png", Default::default()).expect("a picture");
+    model.picture(&rgb).expect("the model takes pictures")
+}
+
+fn trace(model: &Arc<Model>, golden: &Golden, kv: KvFormat, chunk: Option<usize>) -> Trace {
+    let options = SessionOptions { kv, chunk, traced: true, ..Default::default() };
+    let mut session = Session::new(model, options).expect("a session");
+    let turns = golden.turns();
+    let shown = golden.json["image_position"].is_u64().then(|| picture(model));
+    let max_tokens = golden.json["max_new_tokens"].as_u64().expect("max_new_tokens") as usize;
+    session.trace(&Request { picture: shown.as_ref(), max_tokens, ..Request::new(&turns) }).expect("a trace")
+}
+
+/// Every stage within `bound`; ids and text equal.
+fn check(model: &Arc<Model>, case: &str, kv: KvFormat, chunk: Option<usize>, bound: f64) {
+    let golden = Golden::read(case);
+    let trace = trace(model, &golden, kv, chunk);
+    let stages: Stages = trace.tensors.iter().map(|(n, t)| (n.as_str(), (&t.shape[..], &t.values[..]))).collect();
+    let faults = golden.faults(&stages, bound);
+    assert!(faults.is_empty(), "{case}, {kv:?}, bound {bound:e}:\n{}", faults.join("\n"));
+    assert_eq!(serde_json::json!(trace.prompt), golden.json["prompt"], "{case}");
+    assert_eq!(serde_json::json!(trace.input_ids), golden.json["input_ids"], "{case}");
+    assert_eq!(serde_json::json!(trace.generated_ids), golden.json["generated_ids"], "{case}");
+    assert_eq!(serde_json::json!(trace.text), golden.json["text"], "{case}");
+}
+
+const CASES: [&str; 3] = ["comprehension", "text_only", "two_turn"];
+
+#[test]
+fn portable_variants_are_the_reference_to_1e_9() {
+    for case in CASES {
+        check(portable(), case, KvFormat::F32, None, 1e-9);
+    }
+}
+
+#[test]
+fn preferred_variants_with_f16_cache_are_the_reference_to_1e_5() {
+    for case in CASES {
+        check(preferred(), case, KvFormat::F16, None, 1e-5);
+    }
+}
+
+#[test]
+fn a_device_without_subgroups_is_as_good() {
+    for case in CASES {
+        check(without_subgroups(), case, KvFormat::F32, None, 1e-9);
+    }
+}
+
+#[test]
+fn the_length_of_a_chunk_does_not_matter() {
+    for chunk in [2, 7, 103, 1000] {
+        check(preferred(), "comprehension", KvFormat::F32, Some(chunk), 1e-9);
+    }
+}
+
+fn ask(session: &mut Session, golden: &Golden, shown: Option<&Picture>, probabilities: bool) -> runtime::Answer {
+    let turns = golden.turns();
+    let max_tokens = golden.json["max_new_tokens"].as_u64().expect("max_new_tokens") as usize;
+    let mut streamed = String::new();
+    let request = Request { picture: shown, max_tokens, probabilities, ..Request::new(&turns) };
+    let answer = session
+        .ask(&request, |token| {
+            streamed.push_str(token.text);
+            ControlFlow::Continue(())
+        })
+        .expect("an answer");
+    assert_eq!(streamed, answer.text, "what is streamed is the answer");
+    answer
+}
+
+#[test]
+fn answers_are_the_reference_token_for_token_wherever_tokens_are_chosen() {
+    for case in CASES {
+        let golden = Golden::read(case);
+        let shown = golden.json["image_position"].is_u64().then(|| picture(preferred()));
+        let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
+        for probabilities in [false, true] {
+            let answer = ask(&mut session, &golden, shown.as_ref(), probabilities);
+            assert_eq!(serde_json::json!(answer.tokens), golden.json["generated_ids"], "{case}");
+            assert_eq!(serde_json::json!(answer.text), golden.json["text"], "{case}");
+            let stopped = golden.json["stopped_by"] != "length";
+            assert_eq!(answer.finish == Finish::Stop, stopped, "{case}: {}", golden.json["stopped_by"]);
+            assert_eq!(answer.logprob_mean.is_some(), probabilities);
+        }
+    }
+}
+
+#[test]
+fn a_second_turn_computes_only_what_is_new() {
+    let (first, second) = (Golden::read("comprehension"), Golden::read("two_turn"));
+    let shown = picture(preferred());
+    let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
+    let one = ask(&mut session, &first, Some(&shown), false);
+    assert_eq!(one.reused_tokens, 0);
+    let two = ask(&mut session, &second, Some(&shown), false);
+    assert_eq!(serde_json::json!(two.tokens), second.json["generated_ids"]);
+    // The whole first prompt, picture included.
+    assert!(two.reused_tokens >= one.prompt_tokens, "{} of {}", two.reused_tokens, one.prompt_tokens);
+    assert_eq!(two.timings.image_ms.round(), 0.0);
+    // Back to the first question: nothing of the later turns may show.
+    let again = ask(&mut session, &first, Some(&shown), false);
+    assert_eq!(again.tokens, one.tokens);
+}
+
+#[test]
+fn another_picture_is_another_question() {
+    let golden = Golden::read("comprehension");
+    let shown = picture(preferred());
+    let grey = runtime::image::RgbPicture { width: 20, height: 30, pixels: vec![90; 1800], region: None };
+    let other = preferred().picture(&grey).expect("a picture");
+    let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
+    let before = ask(&mut session, &golden, Some(&shown), false);
+    let between = ask(&mut session, &golden, Some(&other), true);
+    assert!(between.reused_tokens < between.prompt_tokens - 64, "rows of the first picture were kept");
+    let after = ask(&mut session, &golden, Some(&shown), false);
+    assert_eq!(before.tokens, after.tokens);
+}
+
+#[test]
+fn an_answer_ends_when_told_to() {
+    let golden = Golden::read("comprehension");
+    let turns = golden.turns();
+    let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
+    let shown = picture(preferred());
+    let mut count = 0;
+    let request = Request { picture: Some(&shown), ..Request::new(&turns) };
+    let answer = session
+        .ask(&request, |_| {
+            count += 1;
+            if count == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .expect("a part of an answer");
+    assert_eq!((answer.finish, answer.tokens.len()), (Finish::Cancelled, 3));
+    let whole = ask(&mut session, &golden, Some(&shown), false);
+    assert_eq!(serde_json::json!(whole.tokens), golden.json["generated_ids"]);
+}
+
+#[test]
+fn a_context_that_is_too_short_is_an_error_that_says_so() {
+    let golden = Golden::read("comprehension");
+    let turns = golden.turns();
+    let options = SessionOptions { context: Some(60), ..Default::default() };
+    let mut session = Session::new(preferred(), options).expect("a session");
+    let shown = picture(preferred());
+    let request = Request { picture: Some(&shown), ..Request::new(&turns) };
+    let error = session.ask(&request, |_| ControlFlow::Continue(())).err().expect("an error");
+    assert!(error.to_string().contains("60"), "{error}");
+}
+
+#[test]
+fn a_full_context_ends_the_answer() {
+    let golden = Golden::read("comprehension");
+    let needed = golden.json["sequence_length"].as_u64().expect("length") as usize;
+    let options = SessionOptions { context: Some(needed + 4), ..Default::default() };
+    let mut session = Session::new(preferred(), options).expect("a session");
+    let shown = picture(preferred());
+    for probabilities in [false, true] {
+        let answer = ask(&mut session, &golden, Some(&shown), probabilities);
+        assert_eq!((answer.finish, answer.tokens.len()), (Finish::Length, 5));
+        let wanted: Vec<u32> = serde_json::from_value(golden.json["generated_ids"].clone()).expect("ids");
+        assert_eq!(answer.tokens, wanted[..5]);
+    }
+}
+
+#[test]
+fn sampling_is_repeatable_and_a_seed_matters() {
+    let golden = Golden::read("text_only");
+    let turns = golden.turns();
+    let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
+    let mut sample = |seed| {
+        let sampling = runtime::text::Sampling { temperature: 20.0, top_p: 1.0, seed };
+        let request = Request { max_tokens: 12, sampling, ..Request::new(&turns) };
+        session.ask(&request, |_| ControlFlow::Continue(())).expect("an answer").tokens
+    };
+    let (a, b, c) = (sample(1), sample(1), sample(2));
+    assert_eq!(a, b);
+    assert_ne!(a, c);
+}
+
+#[test]
+fn choices_do_not_see_each_other() {
+    let golden = Golden::read("comprehension");
+    let turns = golden.turns();
+    let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
+    let shown = picture(preferred());
+    let request = Request { picture: Some(&shown), ..Request::new(&turns) };
+    let mut judge = |choices: &[&str]| {
+        let choices: Vec<String> = choices.iter().map(|c| c.to_string()).collect();
+        session.choose(&request, &choices).expect("probabilities")
+    };
+    let p = judge(&["yes", "a hypoechoic nodule of 12 mm", "no"]);
+    let q = judge(&["no", "yes", "a hypoechoic nodule of 12 mm"]);
+    assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    for (a, b) in [(p[0], q[1]), (p[1], q[2]), (p[2], q[0])] {
+        assert!((a - b).abs() < 1e-9, "{p:?} {q:?}");
+    }
+    // Half of what it was, twice: a choice counts as often as it is given.
+    let twice = judge(&["no", "no"]);
+    assert!((twice[0] - 0.5).abs() < 1e-9, "{twice:?}");
+}

@@ -1,0 +1,42 @@
+//! Every variant of every kernel that the device can run, on every case, against the kernel's CPU reference.
+
+use runtime::gpu::Gpu;
+
+fn check(gpu: &Gpu) {
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for kernel in shaders::kernels() {
+        for variant in kernel.variants.iter().filter(|v| devices::meets(gpu.facts(), &v.needs)) {
+            for case in (kernel.cases)() {
+                let label = format!("{} {} [{}]", kernel.name, variant.name, case.name);
+                count += 1;
+                match gpu.probe(kernel, variant, &case) {
+                    Err(error) => failures.push(format!("{label}: {error}")),
+                    Ok(outcomes) => {
+                        assert_eq!(outcomes.len(), case.outputs.len(), "{label}: an output has no binding");
+                        for outcome in outcomes {
+                            if !(outcome.error <= case.bound) {
+                                failures.push(format!("{label}: {} is off by NMSE {:e}", outcome.name, outcome.error));
+                            }
+                            if !outcome.in_bounds {
+                                failures.push(format!("{label}: wrote behind {}", outcome.name));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {count} runs failed:\n{}", failures.len(), failures.join("\n"));
+    println!("{count} runs on {}", gpu.facts().name);
+}
+
+#[test]
+fn every_kernel_agrees_with_its_reference() {
+    check(tests::gpu());
+}
+
+#[test]
+fn every_kernel_agrees_without_optional_features() {
+    check(tests::gpu_without_features());
+}

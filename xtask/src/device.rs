@@ -1,0 +1,75 @@
+//! A Vulkan device: the machine's own, or Mesa's software driver through apt.
+
+use crate::{Result, root, run, scratch};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A software driver unpacked aside.
+pub struct Driver {
+    /// For messages.
+    pub name: &'static str,
+    /// Environment that makes a program use it.
+    pub environment: Vec<(String, String)>,
+}
+
+fn exists_any(paths: &[&str]) -> bool {
+    paths.iter().any(|p| Path::new(p).exists())
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
+}
+
+/// Makes sure that some driver is there; installs Mesa's where there is none and it may.
+pub fn ensure() -> Result {
+    if !cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    let loader = exists_any(&[
+        "/usr/lib/x86_64-linux-gnu/libvulkan.so.1",
+        "/usr/lib/aarch64-linux-gnu/libvulkan.so.1",
+        "/usr/lib64/libvulkan.so.1",
+        "/usr/lib/libvulkan.so.1",
+    ]);
+    let told = std::env::var_os("VK_DRIVER_FILES").or_else(|| std::env::var_os("VK_ICD_FILENAMES")).is_some();
+    let driver = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"]
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .any(|mut files| files.next().is_some());
+    if loader && (driver || told) {
+        return Ok(());
+    }
+    println!("==> no Vulkan driver is installed; Mesa's software driver would do");
+    if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
+        println!("    install it: apt-get install mesa-vulkan-drivers libvulkan1 (going on without)");
+        return Ok(());
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
+        command
+    };
+    run("apt-get update", &mut apt(&["-qq", "update"]))?;
+    let install = ["-qq", "install", "-y", "--no-install-recommends", "mesa-vulkan-drivers", "libvulkan1"];
+    run("apt-get install mesa-vulkan-drivers libvulkan1", &mut apt(&install))
+}
+
+/// Mesa 25 unpacked under `target`, if this machine can have it.
+pub fn mesa_25() -> Option<Driver> {
+    let folder: PathBuf = scratch("mesa25");
+    if !folder.join("lvp.json").exists() {
+        println!("==> unpacking Mesa 25 aside");
+        let script = root().join("xtask").join("mesa25.sh");
+        let done = Command::new("bash").arg(script).arg(&folder).status().is_ok_and(|s| s.success());
+        if !done {
+            return None;
+        }
+    }
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let environment = vec![
+        ("LD_LIBRARY_PATH".into(), text(folder.join("lib"))),
+        ("VK_DRIVER_FILES".into(), text(folder.join("lvp.json"))),
+    ];
+    Some(Driver { name: "Mesa 25", environment })
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask test`: what CI runs.
+
+use crate::{Result, cargo, device, run as step};
+
+/// Test programs whose results depend on the driver.
+const ON_EVERY_DRIVER: [&str; 2] = ["kernels", "golden"];
+
+pub fn run() -> Result {
+    device::ensure()?;
+    step("cargo fmt --check", &mut cargo(&["fmt", "--all", "--check"]))?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    run_cargo("cargo clippy", &clippy, &[])?;
+    run_cargo("cargo test", &["test", "--workspace"], &[])?;
+
+    let mut tests = vec!["test", "-p", "tests"];
+    tests.extend(ON_EVERY_DRIVER.iter().flat_map(|name| ["--test", name]));
+    // Mesa caches shaders without regard to this variable.
+    for width in ["128", "512"] {
+        let subgroups = [("LP_NATIVE_VECTOR_WIDTH", width), ("MESA_SHADER_CACHE_DISABLE", "true")];
+        let what = format!("kernels and golden data with subgroups of {}", width.parse::<u32>().unwrap_or(0) / 32);
+        run_cargo(&what, &tests, &subgroups)?;
+    }
+    match device::mesa_25() {
+        Some(driver) => {
+            let environment: Vec<_> = driver.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            run_cargo(&format!("kernels and golden data on {}", driver.name), &tests, &environment)
+        }
+        None => {
+            println!(
+                "==> SKIPPED: kernels and golden data on Mesa 25, which cannot be had here (Debian 12 with apt only)"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn run_cargo(what: &str, args: &[&str], environment: &[(&str, &str)]) -> Result {
+    step(what, cargo(args).envs(environment.iter().copied()))
+}
