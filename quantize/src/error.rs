@@ -42,7 +42,7 @@ pub enum Error {
         problem: String,
     },
     /// Interrupted from the keyboard.
-    #[error("interrupted; nothing was written")]
+    #[error("interrupted")]
     Interrupted,
 }
 

@@ -1,10 +1,10 @@
 //! A finished model file: opened, checked against its own configuration, its values unpacked some rows at a time.
 
+use crate::Result;
 use crate::assemble::shape_of;
-use crate::{Error, Result};
 use half::f16;
 use runtime::file::Container;
-use runtime::model::{Config, Kind, Recipe, Spec};
+use runtime::model::{Config, Header, Kind, Recipe, Spec};
 use shaders::{Format, Packed};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -57,20 +57,10 @@ impl ModelFile {
     /// *Errors*: what is missing or wrong, with its name.
     pub fn open(path: &Path) -> Result<Self> {
         let container = Container::open(path)?;
-        let parse = |key: &str| -> Result<serde_json::Value> {
-            let text = container.metadata(key)?;
-            serde_json::from_str(text).map_err(|e| container.wrong(format!("has a damaged `{key}`: {e}")).into())
-        };
-        let damaged = |key: &str, e: String| Error::from(container.wrong(format!("has a damaged `{key}`: {e}")));
-        let config: Config = serde_json::from_value(parse("config")?).map_err(|e| damaged("config", e.to_string()))?;
-        config.check().map_err(|e| damaged("config", e))?;
-        let recipe: Recipe = serde_json::from_value(parse("recipe")?).map_err(|e| damaged("recipe", e.to_string()))?;
-        recipe.check().map_err(|e| damaged("recipe", e))?;
-        let sources = serde_json::from_value(parse("sources")?).map_err(|e| damaged("sources", e.to_string()))?;
+        let Header { config, recipe } = Header::read(&container)?;
+        let sources = serde_json::from_str(container.metadata("sources")?)
+            .map_err(|e| container.wrong(format!("has a damaged `sources`: {e}")))?;
         let specs = config.tensors();
-        for layout in specs.iter().flat_map(|s| s.layouts(&recipe)) {
-            container.tensor(&layout.name, layout.dtype, &layout.shape)?;
-        }
         Ok(ModelFile { container, config, recipe, specs, sources })
     }
 

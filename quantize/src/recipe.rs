@@ -42,7 +42,15 @@ fn read(path: &Path) -> Result<Recipe> {
         let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
         wrong(format!("line {line}: {}", e.message().replace('\n', " ")))
     };
+    // A model file may say more than this program knows; a recipe file that does is a mistake.
+    let table: toml::Table = toml::from_str(&text).map_err(one_line)?;
+    if let Some(key) = table.keys().find(|k| !["name", "method", "classes"].contains(&k.as_str())) {
+        return Err(wrong(format!("unknown entry `{key}`; there are name, method and classes")));
+    }
     let recipe: Recipe = toml::from_str(&text).map_err(one_line)?;
+    if recipe.method != "nearest" {
+        return Err(wrong(format!("method `{}` is not known; there is nearest", recipe.method)));
+    }
     // The name becomes part of a file name.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if recipe.name.is_empty() || recipe.name.starts_with('.') || !recipe.name.chars().all(plain) {

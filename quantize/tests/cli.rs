@@ -18,7 +18,7 @@ fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
 }
 
 fn arguments<'a>(first: &'a Path, rest: &[&'a str]) -> Vec<&'a OsStr> {
-    std::iter::once(first.as_os_str()).chain(rest.iter().map(OsStr::new)).collect()
+    std::iter::once(first.as_os_str()).chain(rest.iter().map(|s| OsStr::new(*s))).collect()
 }
 
 /// Runs, expects the exit code, and gives the one line of the error.

@@ -223,3 +223,36 @@ fn adapters_alone_in_their_tables_win() {
     quantize(&out, &third, recipe("f16"), &Choices::default()).unwrap();
     assert_eq!(hashes(&own), hashes(&third));
 }
+
+#[test]
+fn tokens_are_counted_as_the_runtime_counts_them() {
+    let parts = discover(&golden(), &Given::default()).unwrap();
+    let c = describe(&parts, &Choices::default()).unwrap().config;
+    let json = fs::read(&parts.language.tokenizer_json).unwrap();
+    let config = fs::read(parts.language.tokenizer_config.as_ref().unwrap()).unwrap();
+    let tokenizer = runtime::text::Tokenizer::new(&json, Some(&config)).unwrap().with_codes(c.vocabulary.codes);
+    assert_eq!((tokenizer.len(), tokenizer.len_with_codes()), (c.vocabulary.tokens, c.vocabulary.rows()));
+}
+
+/// Stops in the middle, as Ctrl-C does.
+struct Impatient(std::sync::atomic::AtomicU64);
+
+impl quantize::Progress for Impatient {
+    fn advance(&self, values: u64) {
+        self.0.fetch_add(values, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed) > 500_000
+    }
+}
+
+#[test]
+fn an_interruption_leaves_nothing_behind() {
+    let folder = Folder::new("interrupted");
+    let parts = discover(&golden(), &Given::default()).unwrap();
+    let job = quantize::write::Job::new(&parts, &Choices::default(), recipe("q4")).unwrap();
+    let error = job.write(&folder.at("x"), &golden(), &Impatient(0.into())).unwrap_err();
+    assert_eq!(error.exit_code(), 130);
+    assert!(folder.names().is_empty());
+}

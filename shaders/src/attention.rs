@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 /// Largest head_dim.
-pub const MAX_HEAD_DIM: usize = 256;
+pub const MAX_HEAD_DIM: usize = 1024;
 
 /// Mirrors `Params` in WGSL.
 #[repr(C)]
@@ -86,7 +86,17 @@ fn cases() -> Vec<Case> {
         Shape { name: "prefill, grouped heads", heads: 9, kv_heads: 3, head_dim: 64, n: 7, pos: 60, ..base },
         Shape { name: "prefill, window of 5", n: 20, pos: 0, window: 5, kv: KvFormat::F16, ..base },
         Shape { name: "not causal, one activation", head_dim: 16, n: 70, pos: 0, causal: false, ..base },
-        Shape { name: "widest head", heads: 1, kv_heads: 1, head_dim: 256, n: 2, pos: 3, ..base },
+        Shape {
+            name: "one head of 512, one activation",
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 512,
+            n: 66,
+            pos: 0,
+            causal: false,
+            ..base
+        },
+        Shape { name: "widest head", heads: 1, kv_heads: 1, head_dim: 1024, n: 2, pos: 3, ..base },
     ]
     .into_iter()
     .map(case)

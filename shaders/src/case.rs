@@ -1,6 +1,6 @@
 //! One shape of one kernel with inputs and expected outputs; tests check it, benches time it.
 
-use crate::kernel::{Choice, Step};
+use crate::kernel::{Choice, Constant, Step};
 
 /// A buffer that the kernel reads.
 pub struct Input {
@@ -37,7 +37,7 @@ pub struct Case {
     /// Fills the data imports.
     pub imports: Vec<Choice>,
     /// Override constants that the data decides.
-    pub constants: Vec<(&'static str, f64)>,
+    pub constants: Vec<Constant>,
     /// `Params` as bytes.
     pub params: Vec<u8>,
     /// Values of the run.
@@ -47,7 +47,7 @@ pub struct Case {
     /// Buffers written.
     pub outputs: Vec<Output>,
     /// Workgroups, given the override constants of the variant.
-    pub grid: Box<dyn Fn(&[(&'static str, f64)]) -> [u32; 3]>,
+    pub grid: Box<dyn Fn(&[Constant]) -> [u32; 3]>,
     /// Largest normalised mean square error.
     pub bound: f64,
 }

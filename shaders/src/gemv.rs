@@ -2,7 +2,7 @@
 
 use crate::case::{F32_BOUND, input_f32, input_u32, noise, output_f32};
 use crate::kernel::{Needs, uniform, write};
-use crate::{Case, Format, Kernel, Packed, Step, Variant};
+use crate::{Case, Constant, Format, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
 /// Largest K of the variant that binds x as a uniform buffer.
@@ -47,7 +47,7 @@ pub const KERNEL: Kernel = Kernel {
 };
 
 /// Workgroups for `rows`, in two dimensions past 65,535.
-pub fn grid(rows: u32, constants: &[(&'static str, f64)]) -> [u32; 3] {
+pub fn grid(rows: u32, constants: &[Constant]) -> [u32; 3] {
     let lanes = constants.iter().find(|(name, _)| *name == "LANES").map_or(8, |(_, v)| *v as u32);
     let groups = rows.div_ceil(lanes * 4);
     let y = groups.div_ceil(65535);

@@ -58,10 +58,13 @@ pub struct Variant {
     /// What `#import KEY` means in this variant, as (key, file).
     pub imports: &'static [Choice],
     /// Override constants that this variant fixes.
-    pub constants: &'static [(&'static str, f64)],
+    pub constants: &'static [Constant],
     /// What the device must have.
     pub needs: Needs,
 }
+
+/// An override constant with its value.
+pub type Constant = (&'static str, f64);
 
 /// An import slot with the file that fills it.
 pub type Choice = (&'static str, &'static str);

@@ -23,5 +23,5 @@ pub mod swiglu;
 
 pub use case::{Case, Expected, Input, Output};
 pub use compose::compose;
-pub use kernel::{Access, Binding, Choice, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels};
+pub use kernel::{Access, Binding, Choice, Constant, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels};
 pub use weights::{Format, FormatError, Packed, round_to_f16};

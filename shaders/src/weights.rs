@@ -3,7 +3,7 @@
 //! A matrix is `[N][K]`, y = W x. K is cut in blocks of 32 and padded to whole blocks with values that are exactly
 //! zero. Words are interleaved along N, so that neighbouring threads load neighbouring 16 bytes.
 
-use crate::kernel::Choice;
+use crate::kernel::{Choice, Constant};
 use half::f16;
 
 /// How a matrix is stored.
@@ -107,7 +107,7 @@ impl Format {
     }
 
     /// Override constants of that file.
-    pub fn constants(self) -> Vec<(&'static str, f64)> {
+    pub fn constants(self) -> Vec<Constant> {
         match self {
             Format::F16 | Format::Q8 => vec![],
             Format::Q4 { group, zero_points } => {
@@ -134,7 +134,7 @@ impl Format {
             zero_points: vec![0; zeros],
         };
         for (row, line) in values.chunks_exact(cols.max(1)).enumerate() {
-            if let Some(col) = line.iter().position(|v| !(v.abs() < 65520.0)) {
+            if let Some(col) = line.iter().position(|v| v.is_nan() || v.abs() >= 65520.0) {
                 return Err(FormatError { row, col, value: line[col] });
             }
             match self {

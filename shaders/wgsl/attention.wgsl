@@ -1,8 +1,9 @@
 // out[t][h] = softmax(scale * q[t][h] . k[j]) v[j] over the positions j that token t may see.
 //
-// One workgroup per head and token walks the positions 64 at a time: a thread scores one position, then the first
-// head_dim/4 threads carry the running sum of four elements each, rescaled when the maximum grows (online softmax).
-// Serves decode, prefill (causal, sliding window) and the vision tower (not causal; q, k, v from one activation).
+// One workgroup per head and token walks the positions 64 at a time: a thread scores one position, then the threads
+// share the elements of the running sum, four each at a time, rescaled when the maximum grows (online softmax).
+// Serves decode, prefill (causal, sliding window), and the vision tower and the picture decoder (not causal; q, k, v
+// from one activation).
 
 #import step
 #import reduce
@@ -11,7 +12,7 @@
 struct Params {
     heads: u32,
     kv_heads: u32,
-    head_dim4: u32, // head_dim / 4, at most 64
+    head_dim4: u32, // head_dim / 4, at most 256
     causal: u32,
     window: u32,    // a token sees itself and at most this many before it
     q_offset4: u32,
@@ -26,7 +27,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>; // [n][q_stride4]
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>; // [n][heads head_dim / 4]
 
-var<workgroup> sh_q: array<vec4<f32>, 64>;
+var<workgroup> sh_q: array<vec4<f32>, 256>; // [head_dim / 4]
+var<workgroup> sh_sum: array<vec4<f32>, 256>; // [head_dim / 4]; an element belongs to one thread
 var<workgroup> sh_p: array<f32, 64>;
 
 @compute @workgroup_size(64)
@@ -38,8 +40,9 @@ fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
     }
     let dim4 = params.head_dim4;
     let kv_head4 = (head / (params.heads / params.kv_heads)) * dim4;
-    if lane.index < dim4 {
-        sh_q[lane.index] = params.scale * q[params.q_offset4 + t * params.q_stride4 + head * dim4 + lane.index];
+    for (var i = lane.index; i < dim4; i += 64u) {
+        sh_q[i] = params.scale * q[params.q_offset4 + t * params.q_stride4 + head * dim4 + i];
+        sh_sum[i] = vec4(0.0);
     }
     workgroupBarrier();
     var end = step.n;
@@ -50,7 +53,6 @@ fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
     }
     var largest = -3.0e38;
     var total = 0.0;
-    var sum = vec4(0.0);
     for (var tile = begin; tile < end; tile += 64u) {
         let j = tile + lane.index;
         var score = -3.0e38;
@@ -68,17 +70,18 @@ fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
         let rescale = exp(largest - new_largest);
         total = total * rescale + reduce_sum(p, lane);
         largest = new_largest;
-        if lane.index < dim4 {
-            sum *= rescale;
-            let count = min(64u, end - tile);
-            var at = params.v_offset4 + tile * params.kv_stride4 + kv_head4 + lane.index;
+        let count = min(64u, end - tile);
+        for (var c = lane.index; c < dim4; c += 64u) {
+            var sum = rescale * sh_sum[c];
+            var at = params.v_offset4 + tile * params.kv_stride4 + kv_head4 + c;
             for (var i = 0u; i < count; i++) {
                 sum += sh_p[i] * v_load(at);
                 at += params.kv_stride4;
             }
+            sh_sum[c] = sum;
         }
     }
-    if lane.index < dim4 {
-        out[(t * params.heads + head) * dim4 + lane.index] = sum / total;
+    for (var c = lane.index; c < dim4; c += 64u) {
+        out[(t * params.heads + head) * dim4 + c] = sh_sum[c] / total;
     }
 }

@@ -1,6 +1,8 @@
 //! Holds every variant's WGSL against its Rust declaration, without a device: naga parses and validates it with the
 //! capabilities that the variant declares, then bindings, access, params and workgroup memory are compared.
 
+mod layers;
+
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use shaders::{Access, Choice, Kernel, Variant};
 

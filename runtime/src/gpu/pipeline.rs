@@ -2,7 +2,7 @@
 
 use super::Gpu;
 use crate::Result;
-use shaders::{Access, Binding, Choice, Kernel, Variant};
+use shaders::{Access, Binding, Choice, Constant, Kernel, Variant};
 use std::sync::{Arc, PoisonError};
 
 /// A compiled variant of a kernel.
@@ -12,7 +12,7 @@ pub struct Pipeline {
     /// Variant's name.
     pub variant: &'static str,
     /// All override constants it was made with.
-    pub constants: Vec<(&'static str, f64)>,
+    pub constants: Vec<Constant>,
     /// Its bindings by index.
     pub bindings: Vec<Binding>,
     pub(crate) pipeline: wgpu::ComputePipeline,
@@ -33,7 +33,7 @@ impl Gpu {
         kernel: &Kernel,
         variant: &Variant,
         imports: &[Choice],
-        constants: &[(&'static str, f64)],
+        constants: &[Constant],
     ) -> Result<Arc<Pipeline>> {
         let key = format!("{} {} {imports:?} {constants:?}", kernel.name, variant.name);
         let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ impl Gpu {
         kernel: &Kernel,
         variant: &Variant,
         imports: &[Choice],
-        constants: &[(&'static str, f64)],
+        constants: &[Constant],
     ) -> Result<Pipeline> {
         let imports = [variant.imports, imports].concat();
         let constants = [variant.constants, constants].concat();

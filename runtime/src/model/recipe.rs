@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 
 /// A model file's `recipe`, and the content of a recipe file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Name: `q4`, `q8`, `f16`, or a recipe file's own.
     pub name: String,
-    /// How matrices were rounded: `nearest`.
+    /// How matrices were rounded: `nearest`. Says where the weights came from; computing with them is the same.
     #[serde(default = "nearest")]
     pub method: String,
     /// Format of each class, by the class's name; f16 where a class is not named.
@@ -94,7 +93,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Checks class names, groups and method.
+    /// Checks class names and groups.
     ///
     /// *Errors*: one line that names what is wrong.
     pub fn check(&self) -> Result<(), String> {
@@ -108,9 +107,6 @@ impl Recipe {
             {
                 return Err(format!("recipe `{}`: group {group} for {class}; 32, 64 or 128 is possible", self.name));
             }
-        }
-        if self.method != nearest() {
-            return Err(format!("recipe `{}`: method `{}` is not known", self.name, self.method));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::slots::{Lifetime, Pool};
 use crate::Result;
 use crate::gpu::{Gpu, Pipeline, Usage};
 use bytemuck::Pod;
-use shaders::{Access, Choice, Kernel, KvFormat, Variant};
+use shaders::{Access, Choice, Constant, Kernel, KvFormat, Variant};
 use shaders::{
     add, argmax, attention, bias_act, embed, gemm, gemv, hlora_gate, layernorm, rmsnorm, rope_append, swiglu,
 };
@@ -136,10 +136,10 @@ impl<'a> Builder<'a> {
         kernel: &'static Kernel,
         variant: &Variant,
         imports: &[Choice],
-        constants: &[(&'static str, f64)],
+        constants: &[Constant],
         params: impl Pod,
         bound: Vec<(&'static str, Bound)>,
-        grid: impl Fn(&[(&'static str, f64)]) -> [u32; 3],
+        grid: impl Fn(&[Constant]) -> [u32; 3],
         what: &str,
     ) {
         assert_eq!(size_of_val(&params), kernel.params_bytes, "params of {}", kernel.name);
@@ -317,7 +317,7 @@ impl<'a> Builder<'a> {
                     variant = &gemv::KERNEL.variants[gemv::KERNEL.variants.len() - 1];
                 }
                 let params = gemv::Params { rows, cols4, blocks, y_offset, accumulate };
-                let grid = |constants: &[(&'static str, f64)]| gemv::grid(rows, constants);
+                let grid = |constants: &[Constant]| gemv::grid(rows, constants);
                 self.step(&gemv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
             } else {
                 let params = gemm::Params {

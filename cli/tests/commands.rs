@@ -1,0 +1,280 @@
+//! The program as scripts see it: results, exit codes, one line of complaint.
+
+use quantize::config::Choices;
+use quantize::source::{Given, discover};
+use quantize::write::Job;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(path)
+}
+
+fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// The golden checkpoint with the f16 recipe.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let checkpoint = data("tiny/checkpoint");
+        let parts = discover(&checkpoint, &Given::default()).unwrap();
+        let recipe = quantize::recipe::load("f16", None, false).unwrap();
+        let job = Job::new(&parts, &Choices::default(), recipe).unwrap();
+        let output = scratch("commands-f16.safetensors");
+        job.write(&output, &checkpoint, &quantize::Quiet).unwrap();
+        output
+    })
+}
+
+fn healthgpt(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_healthgpt"));
+    // A layer of Mesa's prints about Wayland where there is no desktop.
+    command.args(args).env("NODEVICE_SELECT", "1").stdin(Stdio::null());
+    for name in ["HEALTHGPT_MODEL", "HEALTHGPT_PROFILE", "HEALTHGPT_VARIANT"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    healthgpt(args).output().unwrap()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The exit code, and stderr as one line that holds all of `words`.
+#[track_caller]
+fn fails(output: &Output, code: i32, words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
+    }
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn golden(case: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(data(&format!("tiny/{case}.json"))).unwrap()).unwrap()
+}
+
+const QUESTION: &str = "What abnormality is shown in this ultrasound image?";
+
+#[test]
+fn ask_streams_the_reference_answer() {
+    let picture = data("tiny/input.png");
+    let output = run(&["ask", "-m", path(model()), "-i", path(&picture), QUESTION]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected = golden("comprehension")["text"].as_str().unwrap().to_string() + "\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+#[test]
+fn ask_as_json_has_every_promised_field() {
+    let output = run(&["ask", "-m", path(model()), "-i", path(&data("tiny/input.png")), QUESTION, "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let case = golden("comprehension");
+    assert_eq!(found["answer"], case["text"]);
+    assert_eq!(found["tokens"], case["generated_ids"]);
+    assert_eq!(found["prompt_tokens"], case["sequence_length"]);
+    assert_eq!(found["finish"], "stop");
+    assert!(found["logprob_mean"].as_f64().unwrap() < 0.0);
+    for timing in ["load_ms", "image_ms", "prefill_ms", "first_token_ms", "decode_tokens_per_s"] {
+        assert!(found["timings"][timing].as_f64().unwrap() > 0.0, "{timing}");
+    }
+    assert_eq!(found["model"]["recipe"], "f16");
+    assert_eq!(found["model"]["sha256"].as_str().unwrap().len(), 64);
+    assert!(found["device"].is_string() && found["profile"].is_string() && found["choices"].is_object());
+}
+
+#[test]
+fn a_picture_may_come_from_stdin_and_a_history_from_a_file() {
+    let history = scratch("history.json");
+    let case = golden("two_turn");
+    let turns = json!([{"question": case["turns"][0], "answer": case["turns"][1]}]);
+    std::fs::write(&history, turns.to_string()).unwrap();
+    let question = case["turns"][2].as_str().unwrap();
+    let picture = std::fs::File::open(data("tiny/input.png")).unwrap();
+    let mut command =
+        healthgpt(&["ask", "-m", path(model()), "-i", "-", "--history", path(&history), question, "--json"]);
+    let output = command.stdin(picture).output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["tokens"], case["generated_ids"]);
+}
+
+#[test]
+fn choices_are_ranked_with_probabilities_that_sum_to_one() {
+    let output = run(&["ask", "-m", path(model()), "Is it?", "--choices", "yes,no", "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let p = |c: &str| found["choices"][c].as_f64().unwrap();
+    assert!((p("yes") + p("no") - 1.0).abs() < 1e-6);
+    assert_eq!(found["answer"], if p("yes") > p("no") { "yes" } else { "no" });
+}
+
+#[test]
+fn trace_prints_the_ids_and_writes_the_stages() {
+    let file = scratch("trace.safetensors");
+    let picture = data("tiny/input.png");
+    let output = run(&["trace", "-m", path(model()), "-i", path(&picture), QUESTION, "--kv", "f32", "-o", path(&file)]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let case = golden("comprehension");
+    for key in ["prompt", "input_ids", "generated_ids", "text"] {
+        assert_eq!(found[key], case[key], "{key}");
+    }
+    let bytes = std::fs::read(file).unwrap();
+    let stages = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(stages.tensor("layers.0.gates.qkv").is_ok() && stages.tensor("pixel_values").is_ok());
+}
+
+#[test]
+fn perplexity_counts_tokens_and_sums_their_surprise() {
+    let file = scratch("text.txt");
+    std::fs::write(&file, "The liver is of normal size. No stone is seen in the gallbladder.").unwrap();
+    let output = run(&["perplexity", "-m", path(model()), path(&file), "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (tokens, nll) = (found["tokens"].as_f64().unwrap(), found["nll"].as_f64().unwrap());
+    assert!(tokens > 10.0 && nll > 0.0);
+    assert!((found["perplexity"].as_f64().unwrap() - (nll / (tokens - 1.0)).exp()).abs() < 1e-6);
+}
+
+#[test]
+fn inspect_verify_and_devices_answer() {
+    let found: Value = serde_json::from_slice(&run(&["inspect", path(model()), "--json"]).stdout).unwrap();
+    assert_eq!(found["config"]["language"]["hidden"], 192);
+    assert!(run(&["verify", path(model())]).status.success());
+    let found: Value = serde_json::from_slice(&run(&["devices", "--json"]).stdout).unwrap();
+    assert!(found[0]["name"].is_string() && found[0]["profile"].is_string());
+}
+
+/// The model with its header changed.
+fn with_header(name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+    let bytes = std::fs::read(model()).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    change(&mut header);
+    let header = header.to_string().into_bytes();
+    let mut changed = (header.len() as u64).to_le_bytes().to_vec();
+    changed.extend(header);
+    changed.extend(&bytes[8 + length..]);
+    let path = scratch(name);
+    std::fs::write(&path, changed).unwrap();
+    path
+}
+
+fn ask(model: &Path) -> Output {
+    run(&["ask", "-m", path(model), "Why?", "-n", "1"])
+}
+
+#[test]
+fn a_missing_or_strange_model_is_exit_4() {
+    fails(&ask(Path::new("/no/such/model.safetensors")), 4, &["/no/such/model.safetensors", "no such file"]);
+    fails(&ask(&data("tiny")), 4, &["directory"]);
+    fails(&ask(&data("tiny/input.png")), 4, &["input.png"]);
+    fails(&ask(&data("tiny/comprehension.safetensors")), 4, &["no HealthGPT model"]);
+    let empty = scratch("empty.safetensors");
+    std::fs::write(&empty, []).unwrap();
+    fails(&ask(&empty), 4, &["empty.safetensors"]);
+}
+
+#[test]
+fn a_truncated_model_is_exit_4_wherever_it_is_cut() {
+    let bytes = std::fs::read(model()).unwrap();
+    for (i, keep) in [5, 100, bytes.len() / 2, bytes.len() - 1].into_iter().enumerate() {
+        let cut = scratch(&format!("cut-{i}.safetensors"));
+        std::fs::write(&cut, &bytes[..keep]).unwrap();
+        fails(&ask(&cut), 4, &[path(&cut)]);
+        fails(&run(&["verify", path(&cut)]), 4, &[path(&cut)]);
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_exit_4_in_any_tensor() {
+    let bytes = std::fs::read(model()).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8;
+    let data_bytes = bytes.len() - header;
+    for part in 0..5 {
+        let mut flipped = bytes.clone();
+        flipped[header + data_bytes * part / 5 + 17] ^= 0x10;
+        let file = scratch(&format!("flipped-{part}.safetensors"));
+        std::fs::write(&file, flipped).unwrap();
+        fails(&ask(&file), 4, &["is damaged", "SHA-256"]);
+    }
+}
+
+#[test]
+fn another_version_a_missing_tensor_and_a_wrong_shape_are_exit_4() {
+    let file = with_header("version.safetensors", |h| h["__metadata__"]["version"] = json!("99"));
+    fails(&ask(&file), 4, &["version 99"]);
+    let file = with_header("missing.safetensors", |h| {
+        let norm = h.as_object_mut().unwrap().remove("language.norm").unwrap();
+        h["language.other"] = norm;
+        let hashes = h["__metadata__"]["sha256"].as_str().unwrap().replace("language.norm", "language.other");
+        h["__metadata__"]["sha256"] = json!(hashes);
+    });
+    fails(&ask(&file), 4, &["lacks tensor `language.norm`"]);
+    let file = with_header("shape.safetensors", |h| h["language.norm"]["shape"] = json!([96, 2]));
+    fails(&ask(&file), 4, &["language.norm", "[96, 2]", "[192]"]);
+    let file = with_header("config.safetensors", |h| {
+        let config = h["__metadata__"]["config"].as_str().unwrap().replace("\"heads\":6", "\"heads\":0");
+        h["__metadata__"]["config"] = json!(config);
+    });
+    fails(&ask(&file), 4, &["heads is 0"]);
+}
+
+#[test]
+fn an_unreadable_picture_is_exit_6() {
+    let ask = |picture: &Path| run(&["ask", "-m", path(model()), "-i", path(picture), "Why?"]);
+    fails(&ask(Path::new("/no/such/picture.png")), 6, &["/no/such/picture.png"]);
+    fails(&ask(&data("tiny/settings.json")), 6, &["settings.json"]);
+    let bytes = std::fs::read(data("tiny/input.png")).unwrap();
+    let cut = scratch("cut.png");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    fails(&ask(&cut), 6, &["cut.png"]);
+}
+
+#[test]
+fn no_device_is_exit_3() {
+    let output = run(&["ask", "-m", path(model()), "Why?", "--device", "abacus"]);
+    fails(&output, 3, &["abacus"]);
+    let mut command = healthgpt(&["ask", "-m", path(model()), "Why?"]);
+    let nothing = "/no/such/driver.json";
+    let command = command.env("VK_DRIVER_FILES", nothing).env("VK_ICD_FILENAMES", nothing);
+    let output = command.env("__EGL_VENDOR_LIBRARY_FILENAMES", nothing).output().unwrap();
+    fails(&output, 3, &["no usable device", "mesa-vulkan-drivers"]);
+}
+
+#[test]
+fn too_little_memory_is_exit_5_and_wrong_usage_exit_2() {
+    fails(&run(&["ask", "-m", path(model()), "Why?", "--memory", "1MiB"]), 5, &["--memory"]);
+    assert_eq!(run(&["ask"]).status.code(), Some(2));
+    assert_eq!(run(&["ask", "-m", path(model()), "Why?", "--kv", "q2"]).status.code(), Some(2));
+    fails(&run(&["ask", "-m", path(model()), "Why?", "--temperature", "-1"]), 2, &["--temperature"]);
+    fails(&run(&["ask", "-m", path(model()), "Why?", "--context", "999999"]), 2, &["4096"]);
+    fails(&run(&["ask", "-m", path(model()), "Why?", "--profile", "abacus"]), 2, &["abacus", "generic"]);
+}
+
+#[test]
+fn a_question_too_long_for_the_context_is_an_error_and_not_a_cut() {
+    let long = "liver ".repeat(400);
+    fails(&run(&["ask", "-m", path(model()), &long, "--context", "300"]), 1, &["context full", "300"]);
+}
+
+#[test]
+fn the_log_never_holds_what_was_asked_or_answered() {
+    let log = scratch("log.txt");
+    let marker = "xyzzymarker";
+    let args = ["-vvv", "--log-file", path(&log), "ask", "-m", path(model()), marker, "-n", "8"];
+    let output = run(&args);
+    assert!(output.status.success());
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("device"), "the log says something");
+    let answer = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains(marker));
+    assert!(answer.trim().len() < 4 || !text.contains(answer.trim()));
+}

@@ -1,0 +1,69 @@
+//! Who may use whom: crates leftwards along the chain, modules of the runtime likewise.
+
+use std::path::{Path, PathBuf};
+
+const CHAIN: [&str; 6] = ["shaders", "devices", "runtime", "quantize", "cli", "tests"];
+
+/// Module of the runtime, and the modules that it may name.
+const MODULES: [(&str, &[&str]); 7] = [
+    ("gpu", &[]),
+    ("file", &[]),
+    ("text", &[]),
+    ("image", &[]),
+    ("plan", &["gpu"]),
+    ("model", &["gpu", "plan", "file"]),
+    ("session", &["gpu", "plan", "file", "model", "text", "image"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn crates_use_only_those_to_their_left() {
+    for (i, name) in CHAIN.iter().enumerate() {
+        let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).expect("manifest");
+        let dependencies = manifest.split("[dependencies]").nth(1).expect("dependencies");
+        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+        for right in &CHAIN[i + 1..] {
+            let named = dependencies.lines().any(|l| l.split(['.', ' ', '=']).next() == Some(right));
+            assert!(!named, "{name} uses {right}");
+        }
+    }
+}
+
+#[test]
+fn only_the_runtime_names_wgpu() {
+    for name in CHAIN.iter().filter(|n| **n != "runtime") {
+        let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).expect("manifest");
+        assert!(!manifest.lines().any(|l| l.starts_with("wgpu")), "{name} names wgpu");
+    }
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn modules_of_the_runtime_use_only_those_below_them() {
+    for (module, allowed) in MODULES {
+        for file in rust_files(&root().join("runtime/src").join(module)) {
+            let text = std::fs::read_to_string(&file).expect("source");
+            for (other, _) in MODULES {
+                if other != module && !allowed.contains(&other) {
+                    let names = text.contains(&format!("crate::{other}::"));
+                    assert!(!names, "{} names crate::{other}", file.display());
+                }
+            }
+        }
+    }
+}
