@@ -30,6 +30,9 @@ pub enum Expected {
     U32(Vec<u32>),
 }
 
+/// Workgroups of a case, given the override constants of the variant.
+pub type CaseGrid = Box<dyn Fn(&[Constant]) -> [u32; 3]>;
+
 /// A named shape.
 pub struct Case {
     /// Says what is special about it.
@@ -46,8 +49,8 @@ pub struct Case {
     pub inputs: Vec<Input>,
     /// Buffers written.
     pub outputs: Vec<Output>,
-    /// Workgroups, given the override constants of the variant.
-    pub grid: Box<dyn Fn(&[Constant]) -> [u32; 3]>,
+    /// Workgroups.
+    pub grid: CaseGrid,
     /// Largest normalised mean square error.
     pub bound: f64,
 }

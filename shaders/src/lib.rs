@@ -21,7 +21,7 @@ pub mod rmsnorm;
 pub mod rope_append;
 pub mod swiglu;
 
-pub use case::{Case, Expected, Input, Output};
+pub use case::{Case, CaseGrid, Expected, Input, Output};
 pub use compose::compose;
 pub use kernel::{Access, Binding, Choice, Constant, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels};
 pub use weights::{Format, FormatError, Packed, round_to_f16};

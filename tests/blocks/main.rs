@@ -33,13 +33,10 @@ impl Weights {
 
     /// `[n][outputs]` of x `[n][inputs]`.
     fn product(&self, name: &str, x: &[f32], inputs: usize) -> Vec<f32> {
-        let w = self.get(name);
-        x.chunks_exact(inputs)
-            .flat_map(|x| {
-                w.chunks_exact(inputs)
-                    .map(|w| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32)
-            })
-            .collect()
+        let dot =
+            |(w, x): (&[f32], &[f32])| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;
+        let rows = || self.get(name).chunks_exact(inputs);
+        x.chunks_exact(inputs).flat_map(|x| rows().map(move |w| dot((w, x)))).collect()
     }
 }
 

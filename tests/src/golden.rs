@@ -51,7 +51,7 @@ impl Golden {
                 Some((found, _)) if found != shape => faults.push(format!("{name} is {found:?}, not {shape:?}")),
                 Some((_, values)) => {
                     let error = runtime::gpu::nmse(wanted, values);
-                    if !(error <= bound) {
+                    if error > bound {
                         faults.push(format!("{name} is off by NMSE {error:e}"));
                     }
                 }
