@@ -19,6 +19,8 @@ pub struct Args {
 pub enum Command {
     /// Ask a question, with or without a picture; the answer streams to stdout
     Ask(Ask),
+    /// Draw a picture from an instruction, with or without a picture to start from
+    Generate(Generate),
     /// Answer and write every stage of the computation, for comparison with the reference
     Trace(Trace),
     /// How well the model predicts a text
@@ -94,10 +96,10 @@ pub struct Choose {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
     pub max_tokens: usize,
     /// 0 takes the most likely token; more flattens the choice
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Share of the probability that the choice is made from
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Same seed, same answer
     #[arg(long, value_name = "S", default_value_t = 0)]
@@ -125,6 +127,34 @@ pub struct Ask {
     #[arg(long, conflicts_with = "json")]
     pub chat: bool,
     /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Generate {
+    /// The instruction: "Reconstruct the image.", "Transform the MRI display into a CT image", a report, …
+    pub instruction: String,
+    #[command(flatten)]
+    pub open: Open,
+    #[command(flatten)]
+    pub image: Image,
+    /// PNG to write; marked as synthetic, and never over the input picture
+    #[arg(short, long, value_name = "FILE.png")]
+    pub output: PathBuf,
+    /// Draw at random: same seed, same picture [default: the most likely codes]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// 0 takes the most likely code [default: 1 with --seed]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f32>,
+    /// Share of the probability that the choice is made from
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// The codes as a JSON array, row by row
+    #[arg(long, value_name = "FILE.json")]
+    pub codes_out: Option<PathBuf>,
+    /// One JSON object instead of the file's name
     #[arg(long)]
     pub json: bool,
 }

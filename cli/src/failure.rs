@@ -28,6 +28,15 @@ impl Failure {
     pub fn new(code: u8, message: impl Into<String>) -> Self {
         Failure { message: message.into(), code }
     }
+
+    /// What clap has to say, on one line.
+    pub fn usage(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let text = text.split("\n\nUsage:").next().unwrap_or_default();
+        let text = text.split("\n\nFor more information").next().unwrap_or_default();
+        let line = text.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+        Failure::new(USAGE, format!("{line} (see --help)"))
+    }
 }
 
 impl From<Error> for Failure {

@@ -3,7 +3,8 @@
 use crate::args::{Kv, Open, Task};
 use crate::failure::Result;
 use runtime::gpu::Options;
-use runtime::{Model, OpenOptions, SessionOptions};
+use runtime::{Model, OpenOptions, Session, SessionOptions};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 impl From<Task> for runtime::model::Task {
@@ -17,6 +18,15 @@ impl From<Task> for runtime::model::Task {
 
 /// Opens the model for one task.
 pub fn model(open: &Open, task: Task) -> Result<Arc<Model>> {
+    with_head(open, task, false)
+}
+
+/// The same with every row of the head, for comparisons.
+pub fn model_to_trace(open: &Open, task: Task) -> Result<Arc<Model>> {
+    with_head(open, task, true)
+}
+
+fn with_head(open: &Open, task: Task, whole_head: bool) -> Result<Arc<Model>> {
     let gpu = Options {
         device: open.device.clone(),
         profile: open.profile.clone(),
@@ -24,7 +34,7 @@ pub fn model(open: &Open, task: Task) -> Result<Arc<Model>> {
         without_subgroups: std::env::var_os("HEALTHGPT_NO_SUBGROUPS").is_some(),
         memory_bytes: open.memory,
     };
-    Ok(Model::open(&open.model, &OpenOptions { tasks: vec![task.into()], gpu })?)
+    Ok(Model::open(&open.model, &OpenOptions { tasks: vec![task.into()], gpu, whole_head })?)
 }
 
 /// How the session is planned.
@@ -34,4 +44,12 @@ pub fn session(open: &Open, task: Task) -> SessionOptions {
         Kv::F32 => shaders::KvFormat::F32,
     };
     SessionOptions { task: task.into(), context: open.context, kv, ..Default::default() }
+}
+
+/// Device, profile and model of a session, as they stand in JSON.
+pub fn describe(session: &Session) -> (Value, Value, Value) {
+    let model = session.model();
+    let gpu = model.gpu();
+    let recipe = &model.header().recipe.name;
+    (json!(gpu.facts().name), json!(gpu.profile().name), json!({"sha256": model.sha256(), "recipe": recipe}))
 }

@@ -3,6 +3,7 @@
 use crate::args::Log;
 use crate::failure::{FAILED, Failure, Result};
 use std::io::Write;
+use std::path::Path;
 
 /// The log on stderr or in a file. Silent unless asked for; never holds prompts, pictures or answers.
 pub fn start_log(log: &Log) -> Result {
@@ -38,6 +39,21 @@ pub fn line(text: impl AsRef<str>) -> Result {
 /// The result as JSON on one line.
 pub fn json(value: &serde_json::Value) -> Result {
     line(value.to_string())
+}
+
+/// A file, whole or not at all.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result {
+    let failed = |e: std::io::Error| Failure::new(FAILED, format!("{}: cannot be written: {e}", path.display()));
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.partial", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|e| {
+        // It may not even be there.
+        let _ = std::fs::remove_file(&temporary);
+        failed(e)
+    })
 }
 
 /// Something that is not the result. A closed stderr is no reason to fail.

@@ -167,7 +167,10 @@ enum AdaptersArg {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     // Warnings of the library, such as files left out.
     if log::set_logger(&Warnings).is_ok() {
         log::set_max_level(log::LevelFilter::Warn);
@@ -194,6 +197,21 @@ fn main() -> ExitCode {
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// Help and version as clap prints them; what is wrong with the command line on one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that left early has what it wanted.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    let text = text.split("\n\nFor more information").next().unwrap_or_default();
+    let line = text.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+    complain("error", &format!("{line} (see --help)"));
+    ExitCode::from(2)
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

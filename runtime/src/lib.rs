@@ -11,6 +11,6 @@ pub mod text;
 
 pub use error::{Error, Result};
 pub use session::{
-    Answer, Finish, Model, OpenOptions, Perplexity, Picture, Request, Session, SessionOptions, Tensor, Timings, Token,
-    Trace,
+    Answer, Draw, Finish, Generated, Grid, Model, OpenOptions, Perplexity, Picture, Request, Row, Session,
+    SessionOptions, Tensor, Timings, Token, Trace, Values,
 };

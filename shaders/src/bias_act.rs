@@ -94,7 +94,7 @@ fn cases() -> Vec<Case> {
                 imports: vec![act.import()],
                 constants: vec![],
                 params: bytemuck::bytes_of(&Params { cols: d as u32 }).to_vec(),
-                step: Step { pos: 0, n: n as u32, kv_len: 0, unused: 0 },
+                step: Step::new(0, n),
                 inputs: vec![input_f32("bias", &bias)],
                 outputs: vec![output],
                 grid: Box::new(move |_| crate::swiglu::grid(d as u32, n as u32 + 1)),

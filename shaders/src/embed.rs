@@ -90,7 +90,7 @@ fn cases() -> Vec<Case> {
                 imports: vec![],
                 constants: vec![],
                 params: bytemuck::bytes_of(&params).to_vec(),
-                step: Step { pos: 0, n: tokens.len() as u32, kv_len: 0, unused: 0 },
+                step: Step::new(0, tokens.len()),
                 inputs: vec![
                     input_u32("tokens", &[&tokens[..], &[0]].concat()),
                     input_u32("table", &pairs),

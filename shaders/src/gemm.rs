@@ -75,7 +75,7 @@ fn cases() -> Vec<Case> {
                 imports: vec![format.import()],
                 constants: format.constants(),
                 params: bytemuck::bytes_of(&params).to_vec(),
-                step: Step { pos: 0, n: tokens as u32, kv_len: tokens as u32, unused: 0 },
+                step: Step::new(0, tokens),
                 inputs,
                 outputs: vec![y],
                 grid: Box::new(move |_| grid(rows as u32, chunk as u32)),

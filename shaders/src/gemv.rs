@@ -113,7 +113,7 @@ fn cases() -> Vec<Case> {
                 imports: vec![format.import()],
                 constants: format.constants(),
                 params: bytemuck::bytes_of(&params).to_vec(),
-                step: Step { pos: 0, n: 1, kv_len: 1, unused: 0 },
+                step: Step::new(0, 1),
                 inputs,
                 outputs: vec![y],
                 grid: Box::new(move |constants| grid(rows as u32, constants)),

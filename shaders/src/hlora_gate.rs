@@ -63,7 +63,7 @@ fn cases() -> Vec<Case> {
                 imports: vec![],
                 constants: vec![],
                 params: bytemuck::bytes_of(&p).to_vec(),
-                step: Step { pos: 0, n: n as u32, kv_len: 0, unused: 0 },
+                step: Step::new(0, n),
                 inputs: vec![input_f32("u", &u)],
                 outputs: vec![output_f32("v", v), output_f32("gates", gates)],
                 grid: Box::new(move |_| grid(n as u32 + 1)),

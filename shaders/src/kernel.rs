@@ -126,8 +126,18 @@ pub struct Step {
     pub n: u32,
     /// Positions in the cache after this run.
     pub kv_len: u32,
-    /// Padding.
-    pub unused: u32,
+    /// A row of the head that may win besides the ordinary ones; [`Step::NOTHING`] for none.
+    pub also: u32,
+}
+
+impl Step {
+    /// No row.
+    pub const NOTHING: u32 = u32::MAX;
+
+    /// `n` tokens from position `pos` on.
+    pub fn new(pos: usize, n: usize) -> Self {
+        Step { pos: pos as u32, n: n as u32, kv_len: (pos + n) as u32, also: Step::NOTHING }
+    }
 }
 
 /// Storage format of the KV cache.
@@ -222,9 +232,13 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &crate::argmax::KERNEL,
         &crate::attention::KERNEL,
         &crate::bias_act::KERNEL,
+        &crate::codebook::KERNEL,
+        &crate::conv::KERNEL,
         &crate::embed::KERNEL,
         &crate::gemm::KERNEL,
         &crate::gemv::KERNEL,
+        &crate::groupnorm_stats::KERNEL,
+        &crate::groupnorm_swish::KERNEL,
         &crate::hlora_gate::KERNEL,
         &crate::layernorm::KERNEL,
         &crate::rmsnorm::KERNEL,

@@ -63,7 +63,7 @@ fn cases() -> Vec<Case> {
             imports: vec![],
             constants: vec![],
             params: bytemuck::bytes_of(&params).to_vec(),
-            step: Step { pos: 0, n: n as u32, kv_len: 0, unused: 0 },
+            step: Step::new(0, n),
             inputs: vec![input_f32("x", &x), input_f32("weight", &weight)],
             outputs: vec![output_f32("y", reference(from, &weight, 1e-5))],
             grid: Box::new(move |_| grid(groups)),

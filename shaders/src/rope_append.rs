@@ -100,7 +100,7 @@ fn cases() -> Vec<Case> {
                 imports: vec![kv.write_import()],
                 constants: vec![],
                 params: bytemuck::bytes_of(&p).to_vec(),
-                step: Step { pos: pos as u32, n: n as u32, kv_len: (pos + n) as u32, unused: 0 },
+                step: Step::new(pos, n),
                 inputs: vec![input_f32("qkv", &qkv), input_f32("rope", rope.as_flattened())],
                 outputs: vec![output_f32("q", q), cache("k_cache", &k), cache("v_cache", &v)],
                 grid: Box::new(move |_| grid(&p, n as u32 + 1)),

@@ -49,7 +49,7 @@ fn cases() -> Vec<Case> {
                 imports: vec![],
                 constants: vec![],
                 params: bytemuck::bytes_of(&Params { cols: f as u32 }).to_vec(),
-                step: Step { pos: 0, n: n as u32, kv_len: 0, unused: 0 },
+                step: Step::new(0, n),
                 inputs: vec![input_f32("h", &h)],
                 outputs: vec![output_f32("m", reference(&h, f))],
                 grid: Box::new(move |_| grid(f as u32, n as u32 + 1)),

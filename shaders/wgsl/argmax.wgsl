@@ -1,13 +1,17 @@
-// token[0] = index of the largest logit, the lowest one among equals. One workgroup.
+// token[0] = id of the largest logit that may win, the lowest one among equals. One workgroup.
+//
+// The rows below `count` may win, and the row `step.also`, if there is such a row.
 
 #import step
 
 struct Params {
     count: u32,
+    rows: u32,     // logits that there are
+    first_id: u32, // id of row 0
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> logits: array<f32>; // [count]
+@group(0) @binding(2) var<storage, read> logits: array<f32>; // [rows]
 @group(0) @binding(3) var<storage, read_write> token: array<u32>; // [1]
 
 var<workgroup> sh_value: array<f32, 256>;
@@ -22,6 +26,13 @@ fn main(@builtin(local_invocation_index) local: u32) {
         if v > value {
             value = v;
             index = i;
+        }
+    }
+    if local == 0u && step.also < params.rows {
+        let v = logits[step.also];
+        if v > value || (v == value && step.also < index) {
+            value = v;
+            index = step.also;
         }
     }
     sh_value[local] = value;
@@ -39,6 +50,6 @@ fn main(@builtin(local_invocation_index) local: u32) {
         workgroupBarrier();
     }
     if local == 0u {
-        token[0] = sh_index[0];
+        token[0] = params.first_id + sh_index[0];
     }
 }

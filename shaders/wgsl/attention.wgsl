@@ -13,8 +13,8 @@ struct Params {
     heads: u32,
     kv_heads: u32,
     head_dim4: u32, // head_dim / 4, at most 256
-    causal: u32,
-    window: u32,    // a token sees itself and at most this many before it
+    full: u32,   // rows that all see each other; 0: causal, over the cache
+    window: u32, // causal: a token sees itself and at most this many before it
     q_offset4: u32,
     q_stride4: u32, // of a token
     k_offset4: u32,
@@ -35,7 +35,8 @@ var<workgroup> sh_p: array<f32, 64>;
 fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
     let head = group.x;
     let t = group.y;
-    if t >= step.n {
+    let n = select(params.full, step.n, params.full == 0u);
+    if t >= n {
         return;
     }
     let dim4 = params.head_dim4;
@@ -45,9 +46,9 @@ fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
         sh_sum[i] = vec4(0.0);
     }
     workgroupBarrier();
-    var end = step.n;
+    var end = n;
     var begin = 0u;
-    if params.causal == 1u {
+    if params.full == 0u {
         end = step.pos + t + 1u;
         begin = select(0u, end - 1u - params.window, end - 1u > params.window);
     }

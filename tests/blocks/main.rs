@@ -108,7 +108,8 @@ fn every_recipe_computes_with_the_weights_that_its_file_holds() {
         let device = std::env::var("HEALTHGPT_DEVICE").ok();
         for variants in ["portable", ""] {
             let gpu = Options { device: device.clone(), variants: Some(variants.into()), ..Default::default() };
-            let model = Model::open(path, &OpenOptions { tasks: vec![Task::Ask], gpu }).expect("the model");
+            let model =
+                Model::open(path, &OpenOptions { tasks: vec![Task::Ask], gpu, whole_head: false }).expect("the model");
             let config = &model.header().config;
             let options = SessionOptions { kv: KvFormat::F32, traced: true, ..Default::default() };
             let mut session = Session::new(&model, options).expect("a session");
@@ -117,10 +118,10 @@ fn every_recipe_computes_with_the_weights_that_its_file_holds() {
             let ids: Vec<u32> = trace.input_ids.iter().map(|id| *id as u32).collect();
             let (outs, logits) = run(&Weights::read(&file, config), config, &ids);
             for (layer, out) in outs.iter().enumerate() {
-                let error = nmse(out, &trace.tensors[&format!("layers.{layer}.out")].values);
+                let error = nmse(out, trace.tensors[&format!("layers.{layer}.out")].as_f32().expect("f32"));
                 assert!(error <= 1e-9, "{recipe} {variants}: layer {layer} is off by NMSE {error:e}");
             }
-            let error = nmse(&logits, &trace.tensors["logits.prefill"].values[..logits.len()]);
+            let error = nmse(&logits, &trace.tensors["logits.prefill"].as_f32().expect("f32")[..logits.len()]);
             assert!(error <= 1e-9, "{recipe} {variants}: logits are off by NMSE {error:e}");
         }
     }
@@ -135,12 +136,13 @@ fn fewer_bits_are_further_from_the_reference_but_not_far() {
     for (recipe, most) in [("f16", 1e-5), ("q8", 1e-3), ("q4", 0.2)] {
         let device = std::env::var("HEALTHGPT_DEVICE").ok();
         let gpu = Options { device, ..Default::default() };
-        let model = Model::open(tests::tiny(recipe), &OpenOptions { tasks: vec![], gpu }).expect("the model");
+        let model = Model::open(tests::tiny(recipe), &OpenOptions { tasks: vec![], gpu, whole_head: false })
+            .expect("the model");
         let mut session =
             Session::new(&model, SessionOptions { traced: true, ..Default::default() }).expect("a session");
         let turns = golden.turns();
         let trace = session.trace(&Request { max_tokens: 1, ..Request::new(&turns) }).expect("a trace");
-        let error = nmse(wanted, &trace.tensors["logits.prefill"].values);
+        let error = nmse(wanted, trace.tensors["logits.prefill"].as_f32().expect("f32"));
         assert!(error > before && error < most, "{recipe}: NMSE {error:e} after {before:e}");
         before = error;
     }

@@ -1,16 +1,20 @@
 //! The golden checkpoint, quantised with the f16 recipe, against everything that the reference computed from it.
 
+mod generate;
+
 use runtime::gpu::Options;
 use runtime::image::decode;
+use runtime::model::Task;
 use runtime::{Finish, Model, OpenOptions, Picture, Request, Session, SessionOptions, Trace};
 use shaders::KvFormat;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
-use tests::{Golden, Stages, data, tiny};
+use tests::{Golden, data, stages, tiny};
 
 fn open(recipe: &'static str, options: Options) -> Arc<Model> {
     let device = std::env::var("HEALTHGPT_DEVICE").ok();
-    let options = OpenOptions { tasks: vec![], gpu: Options { device, ..options } };
+    let gpu = Options { device, ..options };
+    let options = OpenOptions { tasks: Task::ALL.to_vec(), gpu, whole_head: false };
     Model::open(tiny(recipe), &options).expect("the model opens")
 }
 
@@ -48,8 +52,7 @@ fn trace(model: &Arc<Model>, golden: &Golden, kv: KvFormat, chunk: Option<usize>
 fn check(model: &Arc<Model>, case: &str, kv: KvFormat, chunk: Option<usize>, bound: f64) {
     let golden = Golden::read(case);
     let trace = trace(model, &golden, kv, chunk);
-    let stages: Stages = trace.tensors.iter().map(|(n, t)| (n.as_str(), (&t.shape[..], &t.values[..]))).collect();
-    let faults = golden.faults(&stages, bound);
+    let faults = golden.faults(&stages(&trace), bound);
     assert!(faults.is_empty(), "{case}, {kv:?}, bound {bound:e}:\n{}", faults.join("\n"));
     assert_eq!(serde_json::json!(trace.prompt), golden.json["prompt"], "{case}");
     assert_eq!(serde_json::json!(trace.input_ids), golden.json["input_ids"], "{case}");

@@ -16,6 +16,11 @@ pub struct Golden {
 /// Stages of a trace by name, as (shape, values).
 pub type Stages<'a> = BTreeMap<&'a str, (&'a [usize], &'a [f32])>;
 
+/// The f32 stages of a trace.
+pub fn stages(trace: &runtime::Trace) -> Stages<'_> {
+    trace.tensors.iter().filter_map(|(name, t)| Some((name.as_str(), (&t.shape[..], t.as_f32()?)))).collect()
+}
+
 impl Golden {
     /// Reads `tiny/NAME.{json,safetensors}`. Integer tensors (codes, the picture) are left to the tests of pictures out.
     ///

@@ -2,7 +2,7 @@
 
 mod golden;
 
-pub use golden::{Golden, Stages};
+pub use golden::{Golden, Stages, stages};
 
 use quantize::config::Choices;
 use quantize::source::{Given, discover};

@@ -2,30 +2,17 @@
 
 use crate::args::{Ask, Task};
 use crate::failure::{FAILED, Failure, INTERRUPTED, Result};
-use crate::{input, open, output};
+use crate::{input, interrupt, open, output};
 use runtime::text::{Sampling, Turn};
 use runtime::{Answer, Finish, Picture, Request, Session};
 use serde_json::json;
 use std::io::BufRead;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Set by Ctrl-C.
-static CANCEL: AtomicBool = AtomicBool::new(false);
-
-/// The first Ctrl-C ends the answer in good order, the second the program.
-fn catch_interrupts() -> Result {
-    ctrlc::set_handler(|| {
-        if CANCEL.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-    })
-    .map_err(|e| Failure::new(FAILED, format!("Ctrl-C cannot be caught: {e}")))
-}
-
 pub fn run(args: &Ask) -> Result {
-    catch_interrupts()?;
+    let cancel = interrupt::catch()?;
     let mut turns = input::history(args.choose.history.as_deref())?;
     let rgb = input::picture(&args.image)?;
     let start = Instant::now();
@@ -44,9 +31,10 @@ pub fn run(args: &Ask) -> Result {
         };
         turns.push(Turn { question, answer: None });
         if !args.choices.is_empty() {
-            return choose(args, &mut session, &turns, picture.as_ref(), load_ms);
+            let request = request(args, &turns, picture.as_ref(), cancel);
+            return choose(args, &mut session, &request, load_ms);
         }
-        let answer = session.ask(&request(args, &turns, picture.as_ref()), |token| {
+        let answer = session.ask(&request(args, &turns, picture.as_ref(), cancel), |token| {
             // A closed pipe ends the answer.
             match args.json || output::stream(token.text).is_ok() {
                 true => ControlFlow::Continue(()),
@@ -78,14 +66,14 @@ pub fn run(args: &Ask) -> Result {
     }
 }
 
-fn request<'a>(args: &Ask, turns: &'a [Turn], picture: Option<&'a Picture>) -> Request<'a> {
+fn request<'a>(args: &Ask, turns: &'a [Turn], picture: Option<&'a Picture>, cancel: &'a AtomicBool) -> Request<'a> {
     let choose = &args.choose;
     Request {
         picture,
         max_tokens: choose.max_tokens,
         sampling: Sampling { temperature: choose.temperature, top_p: choose.top_p, seed: choose.seed },
         probabilities: args.json,
-        cancel: &CANCEL,
+        cancel,
         ..Request::new(turns)
     }
 }
@@ -104,16 +92,9 @@ fn read_question() -> Result<Option<String>> {
     }
 }
 
-fn about(session: &Session) -> (serde_json::Value, serde_json::Value, serde_json::Value) {
-    let model = session.model();
-    let gpu = model.gpu();
-    let recipe = &model.header().recipe.name;
-    (json!(gpu.facts().name), json!(gpu.profile().name), json!({"sha256": model.sha256(), "recipe": recipe}))
-}
-
 fn describe(session: &Session, answer: &Answer, load_ms: f64) -> serde_json::Value {
     let t = &answer.timings;
-    let (device, profile, model) = about(session);
+    let (device, profile, model) = open::describe(session);
     json!({
         "answer": answer.text,
         "finish": answer.finish.name(),
@@ -135,14 +116,14 @@ fn describe(session: &Session, answer: &Answer, load_ms: f64) -> serde_json::Val
 }
 
 /// The choices with their probabilities, the most likely first.
-fn choose(args: &Ask, session: &mut Session, turns: &[Turn], picture: Option<&Picture>, load_ms: f64) -> Result {
-    let probabilities = session.choose(&request(args, turns, picture), &args.choices)?;
+fn choose(args: &Ask, session: &mut Session, request: &Request, load_ms: f64) -> Result {
+    let probabilities = session.choose(request, &args.choices)?;
     let mut ranked: Vec<(&String, f64)> = args.choices.iter().zip(probabilities).collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     if !args.json {
         return ranked.iter().try_for_each(|(choice, p)| output::line(format!("{choice} {p:.4}")));
     }
-    let (device, profile, model) = about(session);
+    let (device, profile, model) = open::describe(session);
     let by_choice: serde_json::Map<_, _> = ranked.iter().map(|(c, p)| ((*c).clone(), json!(p))).collect();
     output::json(&json!({
         "answer": ranked[0].0,

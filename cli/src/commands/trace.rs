@@ -4,7 +4,7 @@ use crate::args::Trace;
 use crate::failure::{FAILED, Failure, Result};
 use crate::{input, open, output};
 use runtime::text::{Sampling, Turn};
-use runtime::{Request, Session, SessionOptions};
+use runtime::{Request, Session, SessionOptions, Values};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -13,7 +13,7 @@ pub fn run(args: &Trace) -> Result {
     let mut turns = input::history(args.choose.history.as_deref())?;
     turns.push(Turn { question: args.question.clone(), answer: None });
     let rgb = input::picture(&args.image)?;
-    let model = open::model(&args.open, args.task)?;
+    let model = open::model_to_trace(&args.open, args.task)?;
     let picture = input::prepare(&model, rgb)?;
     let options = SessionOptions { traced: true, ..open::session(&args.open, args.task) };
     let mut session = Session::new(&model, options)?;
@@ -25,23 +25,34 @@ pub fn run(args: &Trace) -> Result {
     };
     let trace = session.trace(&request)?;
     let failed = |e: String| Failure::new(FAILED, format!("{}: {e}", args.output.display()));
-    let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = trace
+    let bytes: Vec<(&String, &Vec<usize>, Dtype, Vec<u8>)> = trace
         .tensors
         .iter()
-        .map(|(name, t)| (name, &t.shape, t.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .map(|(name, t)| {
+            let (dtype, bytes) = match &t.values {
+                Values::F32(values) => (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+                Values::I32(values) => (Dtype::I32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+                Values::U8(values) => (Dtype::U8, values.clone()),
+            };
+            (name, &t.shape, dtype, bytes)
+        })
         .collect();
     let views: Result<Vec<_>> = bytes
         .iter()
-        .map(|(name, shape, data)| {
-            let view = TensorView::new(Dtype::F32, shape.to_vec(), data).map_err(|e| failed(e.to_string()))?;
+        .map(|(name, shape, dtype, data)| {
+            let view = TensorView::new(*dtype, shape.to_vec(), data).map_err(|e| failed(e.to_string()))?;
             Ok((*name, view))
         })
         .collect();
     safetensors::serialize_to_file(views?, None, &args.output).map_err(|e| failed(e.to_string()))?;
-    output::json(&json!({
+    let mut result = json!({
         "prompt": trace.prompt,
         "input_ids": trace.input_ids,
         "generated_ids": trace.generated_ids,
         "text": trace.text,
-    }))
+    });
+    if let Some(codes) = trace.codes {
+        result["codes"] = json!(codes);
+    }
+    output::json(&result)
 }

@@ -4,7 +4,11 @@ use super::Gpu;
 use crate::{Error, Result};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 use wgpu::BufferUsages;
+
+/// Between the end of a submission and its result being readable.
+const MAP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a buffer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +121,19 @@ impl Gpu {
             let _ = send.send(result);
         });
         self.wait(submission)?;
+        // Another thread's poll may have taken the callback and not have run it yet.
+        let start = Instant::now();
+        let mapped = loop {
+            match receive.recv_timeout(Duration::from_millis(1)) {
+                Err(mpsc::RecvTimeoutError::Timeout) if start.elapsed() < MAP_PATIENCE => {
+                    let _ = self.device().poll(wgpu::PollType::Poll);
+                    self.check()?;
+                }
+                other => break other,
+            }
+        };
         let lost = |what: String| Error::DeviceLost(what);
-        match receive.try_recv() {
+        match mapped {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(lost(error.to_string())),
             Err(_) => return Err(lost("a result could not be read back".into())),

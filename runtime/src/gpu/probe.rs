@@ -1,8 +1,10 @@
 //! One dispatch with a known answer: what kernel tests, and the self-test of a device, are made of.
 
-use super::{Gpu, Usage};
+use super::{Gpu, Pipeline, Usage};
 use crate::Result;
 use shaders::{Access, Case, Expected, Kernel, Variant};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What stands behind each output while the kernel runs.
 const GUARD: u8 = 0xa5;
@@ -19,11 +21,16 @@ pub struct Outcome {
     pub in_bounds: bool,
 }
 
+/// A case with everything bound.
+struct Bound {
+    pipeline: Arc<Pipeline>,
+    buffers: Vec<wgpu::Buffer>,
+    group: wgpu::BindGroup,
+    grid: [u32; 3],
+}
+
 impl Gpu {
-    /// Runs a case on this device and compares.
-    ///
-    /// *Errors*: those of compiling and running.
-    pub fn probe(&self, kernel: &Kernel, variant: &Variant, case: &Case) -> Result<Vec<Outcome>> {
+    fn bind(&self, kernel: &Kernel, variant: &Variant, case: &Case) -> Result<Bound> {
         let pipeline = self.pipeline(kernel, variant, &case.imports, &case.constants)?;
         let mut buffers = Vec::new();
         for binding in &pipeline.bindings {
@@ -59,16 +66,46 @@ impl Gpu {
             layout: &pipeline.layout,
             entries: &entries,
         });
+        let grid = (case.grid)(&pipeline.constants);
+        Ok(Bound { pipeline, buffers, group, grid })
+    }
+
+    fn dispatch(&self, bound: &Bound) -> Result<()> {
         let mut encoder = self.device().create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            let [x, y, z] = (case.grid)(&pipeline.constants);
-            pass.set_pipeline(&pipeline.pipeline);
-            pass.set_bind_group(0, &group, &[]);
+            let [x, y, z] = bound.grid;
+            pass.set_pipeline(&bound.pipeline.pipeline);
+            pass.set_bind_group(0, &bound.group, &[]);
             pass.dispatch_workgroups(x, y, z);
         }
         let submission = self.submit(encoder);
-        self.wait(submission)?;
+        self.wait(submission)
+    }
+
+    /// Seconds of each of `runs` dispatches of a case, submission and waiting included, after one that does not count.
+    ///
+    /// *Errors*: those of compiling and running.
+    pub fn time(&self, kernel: &Kernel, variant: &Variant, case: &Case, runs: usize) -> Result<Vec<f64>> {
+        let bound = self.bind(kernel, variant, case)?;
+        self.dispatch(&bound)?;
+        let mut seconds = Vec::new();
+        for _ in 0..runs {
+            let start = Instant::now();
+            self.dispatch(&bound)?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        bound.buffers.iter().for_each(|b| self.forget(b));
+        Ok(seconds)
+    }
+
+    /// Runs a case on this device and compares.
+    ///
+    /// *Errors*: those of compiling and running.
+    pub fn probe(&self, kernel: &Kernel, variant: &Variant, case: &Case) -> Result<Vec<Outcome>> {
+        let bound = self.bind(kernel, variant, case)?;
+        self.dispatch(&bound)?;
+        let Bound { pipeline, buffers, .. } = bound;
         let mut outcomes = Vec::new();
         for output in &case.outputs {
             let position = pipeline.bindings.iter().position(|b| b.name == output.name);

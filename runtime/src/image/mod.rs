@@ -5,8 +5,10 @@
 mod crop;
 mod decode;
 mod dicom;
+mod encode;
 mod preprocess;
 
 pub use crop::{Crop, Rect};
 pub use decode::{MAX_PIXELS, MAX_SIDE, Options, RgbPicture, decode};
+pub use encode::encode_png;
 pub use preprocess::Preprocess;

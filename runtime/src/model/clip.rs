@@ -5,18 +5,8 @@
 use super::config::Vision;
 use super::load::Loader;
 use crate::Result;
-use crate::plan::{Act, Builder, Linear, Matrix, Vector};
+use crate::plan::{Act, Biased, Builder, Matrix, Norm, Vector};
 use shaders::bias_act;
-
-struct Norm {
-    weight: Vector,
-    bias: Vector,
-}
-
-struct Biased {
-    weight: Matrix,
-    bias: Vector,
-}
 
 struct Layer {
     norm1: Norm,
@@ -35,40 +25,24 @@ pub(crate) struct Clip {
     layers: Vec<Layer>,
 }
 
-impl Norm {
-    fn load(loader: &mut Loader, name: &str) -> Result<Self> {
-        Ok(Norm { weight: loader.vector(&format!("{name}.weight"))?, bias: loader.vector(&format!("{name}.bias"))? })
-    }
-}
-
-impl Biased {
-    fn load(loader: &mut Loader, name: &str) -> Result<Self> {
-        Ok(Biased { weight: loader.matrix(name)?, bias: loader.vector(&format!("{name}.bias"))? })
-    }
-
-    fn linear(&self) -> Linear<'_> {
-        Linear { weight: &self.weight, bias: Some(&self.bias), hlora: None }
-    }
-}
-
 impl Clip {
     /// The first `layers` layers.
     pub fn load(loader: &mut Loader, layers: usize) -> Result<Self> {
         let layer = |i: usize, loader: &mut Loader| -> Result<Layer> {
             let name = |part: &str| format!("vision.layers.{i}.{part}");
             Ok(Layer {
-                norm1: Norm::load(loader, &name("norm1"))?,
-                qkv: Biased::load(loader, &name("qkv"))?,
-                o: Biased::load(loader, &name("o"))?,
-                norm2: Norm::load(loader, &name("norm2"))?,
-                fc1: Biased::load(loader, &name("fc1"))?,
-                fc2: Biased::load(loader, &name("fc2"))?,
+                norm1: loader.norm(&name("norm1"))?,
+                qkv: loader.biased(&name("qkv"))?,
+                o: loader.biased(&name("o"))?,
+                norm2: loader.norm(&name("norm2"))?,
+                fc1: loader.biased(&name("fc1"))?,
+                fc2: loader.biased(&name("fc2"))?,
             })
         };
         Ok(Clip {
             patch: loader.matrix("vision.patch")?,
             position: loader.vector("vision.position")?,
-            pre_norm: Norm::load(loader, "vision.pre_norm")?,
+            pre_norm: loader.norm("vision.pre_norm")?,
             layers: (0..layers).map(|i| layer(i, loader)).collect::<Result<_>>()?,
         })
     }
@@ -83,17 +57,17 @@ impl Clip {
         let gelu = if v.activation == "gelu" { bias_act::Act::Gelu } else { bias_act::Act::QuickGelu };
         let embedded = p.matrix(&self.patch, patches); // [P + 1, v]
         p.add_vector(embedded, &self.position);
-        let x = p.layernorm(embedded, &self.pre_norm.weight, &self.pre_norm.bias, v.layer_norm_eps);
+        let x = p.layernorm(embedded, &self.pre_norm, v.layer_norm_eps);
         p.tap("vision.hidden.0", x);
         for (i, layer) in self.layers[..layers].iter().enumerate() {
             p.scope(format!("vision.layers.{i}"));
-            let h = p.layernorm(x, &layer.norm1.weight, &layer.norm1.bias, v.layer_norm_eps);
+            let h = p.layernorm(x, &layer.norm1, v.layer_norm_eps);
             let qkv = p.linear(&layer.qkv.linear(), h); // [P + 1, 3 v]
             let a = p.attention_full(qkv, v.heads); // [P + 1, v]
             let o = p.linear(&layer.o.linear(), a);
             p.add(x, o);
 
-            let h = p.layernorm(x, &layer.norm2.weight, &layer.norm2.bias, v.layer_norm_eps);
+            let h = p.layernorm(x, &layer.norm2, v.layer_norm_eps);
             let m = p.linear_act(&layer.fc1.linear(), h, gelu); // [P + 1, inner]
             let m = p.linear(&layer.fc2.linear(), m);
             p.add(x, m);
@@ -111,7 +85,7 @@ pub(crate) struct Projector {
 
 impl Projector {
     pub fn load(loader: &mut Loader, task: super::Task) -> Result<Self> {
-        let [a, b] = [0, 1].map(|i| Biased::load(loader, &format!("{}.projector.{i}", task.name())));
+        let [a, b] = [0, 1].map(|i| loader.biased(&format!("{}.projector.{i}", task.name())));
         Ok(Projector { linears: [a?, b?] })
     }
 

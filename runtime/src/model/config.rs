@@ -168,6 +168,23 @@ pub struct Vqgan {
     pub out_channels: usize,
 }
 
+impl Vqgan {
+    /// Groups of every GroupNorm; fixed in taming-transformers.
+    pub const GROUPS: usize = 32;
+    /// Under its root; fixed likewise.
+    pub const EPS: f32 = 1e-6;
+
+    /// Codes of a picture.
+    pub fn codes_per_picture(&self) -> usize {
+        self.grid * self.grid
+    }
+
+    /// Side of the picture in pixels.
+    pub fn side(&self) -> usize {
+        self.grid << (self.multiples.len() - 1)
+    }
+}
+
 impl Config {
     /// The task's part.
     pub fn task(&self, task: Task) -> Option<&TaskConfig> {
@@ -265,7 +282,19 @@ impl Config {
             bounded("vqgan out_channels", q.out_channels, 16)?;
             for m in &q.multiples {
                 bounded("vqgan multiple", *m, 64)?;
+                let width = m * q.channels;
+                let fits = width.is_multiple_of(Vqgan::GROUPS) && width <= shaders::attention::MAX_HEAD_DIM;
+                let most = shaders::attention::MAX_HEAD_DIM;
+                rule(
+                    fits,
+                    format!("vqgan level of {width} channels; a multiple of {} up to {most} is needed", Vqgan::GROUPS),
+                )?;
             }
+            for (name, width) in [("embed", q.embed), ("z", q.z)] {
+                rule(width.is_multiple_of(4), format!("vqgan {name} is {width}; a multiple of 4 is needed"))?;
+            }
+            let codes = self.vocabulary.codes;
+            rule(q.codes == codes, format!("the codebook has {} codes, the vocabulary {codes}", q.codes))?;
         }
         rule(self.ask.is_some() || self.generate.is_some(), "the file holds neither task".into())?;
         rule(self.generate.is_none() || self.vqgan.is_some(), "generate needs the picture decoder".into())

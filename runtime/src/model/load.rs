@@ -6,9 +6,10 @@ use super::tensors::{Kind, LINEARS, Spec};
 use crate::Result;
 use crate::file::{Container, Layout};
 use crate::gpu::{Gpu, Usage};
-use crate::plan::{HLora, Matrix, Shard, Vector};
+use crate::plan::{Biased, HLora, Matrix, Norm, Shard, Vector};
 use shaders::Format;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Staged on the host before waiting for the device.
 const STAGING_BYTES: u64 = 64 << 20;
@@ -78,32 +79,49 @@ impl<'a> Loader<'a> {
     pub fn vector(&mut self, name: &str) -> Result<Vector> {
         let (Kind::Plain { rows, cols }, ..) = self.spec(name) else { panic!("`{name}` is no plain tensor") };
         let buffer = self.gpu.buffer(name, (rows * cols * 4) as u64, Usage::Weights)?;
-        self.planes(name, name, 1, &[(0, 1, buffer.clone())])?;
+        self.planes(name, 1, &[(0, 1, buffer.clone())])?;
         Ok(Vector { buffer, len: rows * cols })
+    }
+
+    /// Weight and bias of a norm.
+    pub fn norm(&mut self, name: &str) -> Result<Norm> {
+        Ok(Norm { weight: self.vector(&format!("{name}.weight"))?, bias: self.vector(&format!("{name}.bias"))? })
+    }
+
+    /// A matrix with its bias.
+    pub fn biased(&mut self, name: &str) -> Result<Biased> {
+        Ok(Biased { weight: self.matrix(name)?, bias: self.vector(&format!("{name}.bias"))? })
     }
 
     /// A packed matrix.
     pub fn matrix(&mut self, name: &str) -> Result<Matrix> {
-        let (Kind::Matrix { rows, cols, .. }, format, layouts) = self.spec(name) else {
+        let (Kind::Matrix { rows, .. }, ..) = self.spec(name) else { panic!("`{name}` is no matrix") };
+        self.matrix_rows(name, 0..rows)
+    }
+
+    /// Some rows of a packed matrix; only these reach the device.
+    pub fn matrix_rows(&mut self, name: &str, range: Range<usize>) -> Result<Matrix> {
+        let (Kind::Matrix { rows: all_rows, cols, .. }, format, layouts) = self.spec(name) else {
             panic!("`{name}` is no matrix")
         };
+        let rows = range.len();
         // Kernels read x four at a time; the packed columns are padded with zeros well beyond that.
         let mut matrix = Matrix { name: name.into(), format, rows, cols: cols.next_multiple_of(4), shards: Vec::new() };
-        let line_bytes = layouts[0].bytes() / rows as u64;
-        matrix.shards = self.shards(rows, line_bytes);
+        let row_bytes = layouts[0].bytes() / all_rows as u64;
+        matrix.shards = self.shards(rows, row_bytes);
         // The q4 kernels bind zero points whether there are any or not.
         let bound_planes = if matches!(format, Format::Q4 { .. }) { 3 } else { layouts.len() };
         for plane in 0..bound_planes {
             let layout = layouts.get(plane);
             let mut parts = Vec::new();
             for shard in &mut matrix.shards {
-                let bytes = layout.map_or(16, |l| l.bytes() / rows as u64 * shard.rows as u64);
+                let bytes = layout.map_or(16, |l| l.bytes() / all_rows as u64 * shard.rows as u64);
                 let buffer = self.gpu.buffer(name, bytes, Usage::Weights)?;
                 shard.planes.push(buffer.clone());
-                parts.push((shard.row0, shard.rows, buffer));
+                parts.push((range.start + shard.row0, shard.rows, buffer));
             }
             if let Some(layout) = layout {
-                self.planes(name, &layout.name, rows, &parts)?;
+                self.planes(&layout.name, all_rows, &parts)?;
             }
         }
         Ok(matrix)
@@ -148,12 +166,12 @@ impl<'a> Loader<'a> {
             .collect()
     }
 
-    /// One plane `[lines][rows][per row]` into the buffers of row ranges.
-    fn planes(&mut self, what: &str, plane: &str, rows: usize, parts: &[(usize, usize, wgpu::Buffer)]) -> Result<()> {
+    /// One plane `[lines][rows][per row]` into the buffers of row ranges (first row, rows, buffer).
+    fn planes(&mut self, plane: &str, rows: usize, parts: &[(usize, usize, wgpu::Buffer)]) -> Result<()> {
         let (gpu, container) = (self.gpu, self.container);
         let stored =
             container.tensors().get(plane).ok_or_else(|| container.wrong(format!("lacks tensor `{plane}`")))?;
-        let whole = parts.len() == 1;
+        let whole = matches!(parts, [(0, count, _)] if *count == rows);
         // In one piece the lines need not be taken apart.
         let per_row = if whole { 4 } else { per_row_bytes(stored, rows) };
         let line_bytes = if whole { 4 } else { per_row * rows };
@@ -174,7 +192,6 @@ impl<'a> Loader<'a> {
             at += piece.len() as u64;
             self.staged(piece.len() as u64)
         })?;
-        log::trace!("{what}: {plane}");
         self.loaded.insert(plane.into());
         Ok(())
     }

@@ -6,6 +6,7 @@ pub(crate) mod load;
 pub(crate) mod phi3;
 mod recipe;
 mod tensors;
+pub(crate) mod vqgan;
 
 pub use config::{Adapter, Config, Language, Task, TaskConfig, Vision, Vocabulary, Vqgan};
 pub use load::Header;

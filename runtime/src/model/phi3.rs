@@ -9,6 +9,7 @@ use crate::Result;
 use crate::gpu::{Gpu, Usage};
 use crate::plan::{Act, Attention, Builder, HLora, Linear, Matrix, Vector};
 use shaders::KvFormat;
+use std::ops::Range;
 
 /// One decoder layer, shared by the tasks.
 pub(crate) struct Layer {
@@ -133,10 +134,11 @@ impl Layer {
 }
 
 impl Adapted {
-    pub fn load(loader: &mut Loader, config: &Config, task: Task) -> Result<Self> {
+    /// With the rows `head` of the head.
+    pub fn load(loader: &mut Loader, config: &Config, task: Task, head: Range<usize>) -> Result<Self> {
         Ok(Adapted {
             embed: loader.table(&format!("{}.embed", task.name()))?,
-            head: loader.matrix(&format!("{}.head", task.name()))?,
+            head: loader.matrix_rows(&format!("{}.head", task.name()), head)?,
             adapters: (0..config.language.layers).map(|i| loader.layer_adapters(task, i)).collect::<Result<_>>()?,
         })
     }

@@ -1,7 +1,7 @@
 //! What a model function writes to: one method per operation. Shapes are asserted; misuse is our bug and panics before
 //! any work reaches the device.
 
-use super::linear::{HLora, Linear, Matrix, Vector};
+use super::linear::{Biased, HLora, Linear, Matrix, Norm, Vector};
 use super::run::{Plan, Step, Tap};
 use super::slots::{Lifetime, Pool};
 use crate::Result;
@@ -9,9 +9,13 @@ use crate::gpu::{Gpu, Pipeline, Usage};
 use bytemuck::Pod;
 use shaders::{Access, Choice, Constant, Kernel, KvFormat, Variant};
 use shaders::{
-    add, argmax, attention, bias_act, embed, gemm, gemv, hlora_gate, layernorm, rmsnorm, rope_append, swiglu,
+    add, argmax, attention, bias_act, codebook, conv, embed, gemm, gemv, groupnorm_stats, groupnorm_swish, hlora_gate,
+    layernorm, rmsnorm, rope_append, swiglu,
 };
 use std::sync::Arc;
+
+/// Binding names of a packed matrix.
+const PLANES: [&str; 3] = ["quants", "scales", "zero_points"];
 
 /// An activation `[rows][cols]` in f32, or words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,14 +221,14 @@ impl<'a> Builder<'a> {
     }
 
     /// `(x - mean) / sqrt(variance + eps) * weight + bias`.
-    pub fn layernorm(&mut self, x: Act, weight: &Vector, bias: &Vector, eps: f32) -> Act {
-        assert!(x.cols == weight.len && x.cols == bias.len, "layernorm");
+    pub fn layernorm(&mut self, x: Act, norm: &Norm, eps: f32) -> Act {
+        assert!(x.cols == norm.weight.len && x.cols == norm.bias.len, "layernorm");
         let y = self.act(x.rows, x.cols);
         let params = layernorm::Params { cols: x.cols as u32, eps };
         let bound = vec![
             ("x", x.into()),
-            ("weight", (&weight.buffer).into()),
-            ("bias", (&bias.buffer).into()),
+            ("weight", (&norm.weight.buffer).into()),
+            ("bias", (&norm.bias.buffer).into()),
             ("y", y.into()),
         ];
         self.simple(&layernorm::KERNEL, &[], params, bound, layernorm::grid(x.rows as u32));
@@ -304,10 +308,9 @@ impl<'a> Builder<'a> {
         assert_eq!(y.cols, weight.rows, "outputs of {}", weight.name);
         assert!(x.cols.is_multiple_of(4), "{} has {} inputs", weight.name, x.cols);
         let (imports, constants) = ([weight.format.import()], weight.format.constants());
-        let plane_names = ["quants", "scales", "zero_points"];
         for shard in &weight.shards {
             let mut bound: Vec<(&'static str, Bound)> = vec![("x", x.into()), ("y", y.into())];
-            bound.extend(plane_names.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
+            bound.extend(PLANES.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
             let (rows, cols4) = (shard.rows as u32, x.cols as u32 / 4);
             let (blocks, y_offset) = (x.cols.div_ceil(32) as u32, shard.row0 as u32);
             let accumulate = u32::from(accumulate);
@@ -362,7 +365,7 @@ impl<'a> Builder<'a> {
             heads: a.heads as u32,
             kv_heads: a.kv_heads as u32,
             head_dim4: a.head_dim as u32 / 4,
-            causal: 1,
+            full: 0,
             window: a.window.map_or(u32::MAX, |w| w as u32),
             q_offset4: 0,
             q_stride4: q.cols as u32 / 4,
@@ -380,23 +383,33 @@ impl<'a> Builder<'a> {
     /// Attention of every row over every row; `qkv` rows are q, k, v.
     pub fn attention_full(&mut self, qkv: Act, heads: usize) -> Act {
         let width = qkv.cols / 3;
-        let out = self.act(qkv.rows, width);
-        let width4 = width as u32 / 4;
+        self.attention_rows([qkv, qkv, qkv], [0, width, 2 * width], heads, width)
+    }
+
+    /// The same with one head, from three activations.
+    pub fn attention_apart(&mut self, qkv: [Act; 3]) -> Act {
+        self.attention_rows(qkv, [0, 0, 0], 1, qkv[0].cols)
+    }
+
+    fn attention_rows(&mut self, qkv: [Act; 3], offsets: [usize; 3], heads: usize, width: usize) -> Act {
+        let [q, k, v] = qkv;
+        let [q_offset4, k_offset4, v_offset4] = offsets.map(|o| o as u32 / 4);
+        let out = self.act(q.rows, width);
         let params = attention::Params {
             heads: heads as u32,
             kv_heads: heads as u32,
-            head_dim4: width4 / heads as u32,
-            causal: 0,
+            head_dim4: (width / heads) as u32 / 4,
+            full: q.rows as u32,
             window: 0,
-            q_offset4: 0,
-            q_stride4: 3 * width4,
-            k_offset4: width4,
-            v_offset4: 2 * width4,
-            kv_stride4: 3 * width4,
+            q_offset4,
+            q_stride4: q.cols as u32 / 4,
+            k_offset4,
+            v_offset4,
+            kv_stride4: k.cols as u32 / 4,
             scale: 1.0 / ((width / heads) as f32).sqrt(),
         };
-        let bound = vec![("q", qkv.into()), ("out", out.into()), ("k_cache", qkv.into()), ("v_cache", qkv.into())];
-        let grid = attention::grid(heads as u32, qkv.rows as u32);
+        let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", k.into()), ("v_cache", v.into())];
+        let grid = attention::grid(heads as u32, q.rows as u32);
         self.simple(&attention::KERNEL, &[KvFormat::F32.read_import()], params, bound, grid);
         out
     }
@@ -427,10 +440,93 @@ impl<'a> Builder<'a> {
         self.simple(&add::KERNEL, &[], add::Params { cols: x.cols as u32 }, bound, grid);
     }
 
-    /// Writes the most likely id to `token[0]`.
-    pub fn argmax(&mut self, logits: Act, token: Act) {
+    /// Writes to `token[0]` the most likely id among the first `ordinary` rows and row `step.also`; row 0 is `first_id`.
+    pub fn argmax(&mut self, logits: Act, ordinary: usize, first_id: u32, token: Act) {
         let bound = vec![("logits", logits.into()), ("token", token.into())];
-        self.simple(&argmax::KERNEL, &[], argmax::Params { count: logits.cols as u32 }, bound, [1, 1, 1]);
+        let params = argmax::Params { count: ordinary as u32, rows: logits.cols as u32, first_id };
+        self.simple(&argmax::KERNEL, &[], params, bound, [1, 1, 1]);
+    }
+
+    /// Rows of the codebook `[rows][cols]`: a picture, channels last.
+    pub fn codebook(&mut self, codes: Act, table: &Vector, cols: usize) -> Act {
+        let out = self.act(codes.rows, cols);
+        let params = codebook::Params { count: codes.rows as u32, cols: cols as u32, rows: (table.len / cols) as u32 };
+        let bound = vec![("codes", codes.into()), ("table", (&table.buffer).into()), ("out", out.into())];
+        self.simple(&codebook::KERNEL, &[], params, bound, swiglu::grid(cols as u32, codes.rows as u32));
+        out
+    }
+
+    /// Convolution of a square picture `[pixels][c]`, zeros around it.
+    pub fn conv(&mut self, conv: &Biased, x: Act) -> Act {
+        let y = self.act(x.rows, conv.weight.rows);
+        self.conv_into(conv, x, false, y, false);
+        y
+    }
+
+    /// Convolution of a square picture after doubling its sides.
+    pub fn conv_doubled(&mut self, conv: &Biased, x: Act) -> Act {
+        let y = self.act(4 * x.rows, conv.weight.rows);
+        self.conv_into(conv, x, true, y, false);
+        y
+    }
+
+    /// `y += conv(x)`.
+    pub fn conv_add(&mut self, conv: &Biased, x: Act, y: Act) {
+        self.conv_into(conv, x, false, y, true);
+    }
+
+    /// `y = conv(x)` in an activation that is there already.
+    pub fn conv_to(&mut self, conv: &Biased, x: Act, y: Act) {
+        self.conv_into(conv, x, false, y, false);
+    }
+
+    fn conv_into(&mut self, conv: &Biased, x: Act, doubled: bool, y: Act, accumulate: bool) {
+        let weight = &conv.weight;
+        let side = y.rows.isqrt();
+        assert!(side * side == y.rows && y.cols == weight.rows, "picture of {}", weight.name);
+        assert!(x.cols.is_multiple_of(4) && weight.cols.is_multiple_of(x.cols), "inputs of {}", weight.name);
+        let [shard] = &weight.shards[..] else { panic!("{} is too large for one binding", weight.name) };
+        let params = conv::Params {
+            rows: weight.rows as u32,
+            cols4: weight.cols as u32 / 4,
+            blocks: weight.cols.div_ceil(32) as u32,
+            c4: x.cols as u32 / 4,
+            width: side as u32,
+            height: side as u32,
+            doubled: u32::from(doubled),
+            accumulate: u32::from(accumulate),
+        };
+        let mut constants = weight.format.constants();
+        constants.push(("SIDE", (weight.cols / x.cols).isqrt() as f64));
+        let mut bound: Vec<(&'static str, Bound)> =
+            vec![("x", x.into()), ("y", y.into()), ("bias", (&conv.bias.buffer).into())];
+        bound.extend(PLANES.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
+        let variant = self.gpu.select(&conv::KERNEL);
+        let imports = [weight.format.import()];
+        let grid = conv::grid(&params);
+        self.step(&conv::KERNEL, variant, &imports, &constants, params, bound, |_| grid, &weight.name);
+    }
+
+    /// GroupNorm of a picture over groups of channels, with swish or without.
+    pub fn groupnorm(&mut self, x: Act, norm: &Norm, groups: usize, eps: f32, swish: bool) -> Act {
+        assert!(x.cols == norm.weight.len && x.cols.is_multiple_of(groups), "groupnorm");
+        let (pixels, channels, groups) = (x.rows as u32, x.cols as u32, groups as u32);
+        let parts = (pixels / 256).clamp(1, 64);
+        let stats = self.act((groups * parts) as usize, 4);
+        let params = groupnorm_stats::Params { pixels, channels, groups, parts };
+        let bound = vec![("x", x.into()), ("stats", stats.into())];
+        self.simple(&groupnorm_stats::KERNEL, &[], params, bound, groupnorm_stats::grid(&params));
+        let y = self.act(x.rows, x.cols);
+        let params = groupnorm_swish::Params { pixels, channels, groups, parts, swish: u32::from(swish), eps };
+        let bound = vec![
+            ("x", x.into()),
+            ("stats", stats.into()),
+            ("weight", (&norm.weight.buffer).into()),
+            ("bias", (&norm.bias.buffer).into()),
+            ("y", y.into()),
+        ];
+        self.simple(&groupnorm_swish::KERNEL, &[], params, bound, groupnorm_swish::grid(&params));
+        y
     }
 
     /// Settles lifetimes, takes slots from `pool`, makes bind groups. `step` holds a [`shaders::Step`].

@@ -34,6 +34,29 @@ pub struct Vector {
     pub len: usize,
 }
 
+/// Weight and bias of a LayerNorm or GroupNorm.
+pub struct Norm {
+    /// Multiplies.
+    pub weight: Vector,
+    /// Is added.
+    pub bias: Vector,
+}
+
+/// A matrix with its bias: a linear of the vision tower, or a convolution.
+pub struct Biased {
+    /// `[outputs, inputs]`; of a convolution `[out, taps in]`, channels last.
+    pub weight: Matrix,
+    /// `[outputs]`
+    pub bias: Vector,
+}
+
+impl Biased {
+    /// As a linear without adapter.
+    pub fn linear(&self) -> Linear<'_> {
+        Linear { weight: &self.weight, bias: Some(&self.bias), hlora: None }
+    }
+}
+
 /// An H-LoRA adapter of one linear. Source: HealthGPT §3.
 pub struct HLora {
     /// Which of a layer's linears it is for.

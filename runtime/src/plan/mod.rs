@@ -7,6 +7,6 @@ mod run;
 mod slots;
 
 pub use builder::{Act, Attention, Builder};
-pub use linear::{HLora, Linear, Matrix, Shard, Vector};
+pub use linear::{Biased, HLora, Linear, Matrix, Norm, Shard, Vector};
 pub use run::{Plan, Traced};
 pub use slots::Pool;

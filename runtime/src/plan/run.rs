@@ -58,6 +58,22 @@ impl Plan {
         }
     }
 
+    /// Runs the plan in submissions of `steps`, waiting for each and asking `go_on` between them.
+    ///
+    /// *Errors*: [`crate::Error::Cancelled`] if not, those of the device.
+    pub(crate) fn run_sliced(&self, gpu: &Gpu, steps: usize, go_on: impl Fn() -> bool) -> Result<()> {
+        for first in (0..self.steps.len()).step_by(steps) {
+            if !go_on() {
+                return Err(crate::Error::Cancelled);
+            }
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            self.encode_steps(&mut encoder, first..(first + steps).min(self.steps.len()));
+            let submission = gpu.submit(encoder);
+            gpu.wait(submission)?;
+        }
+        Ok(())
+    }
+
     /// Runs the plan and hands over every tapped activation, its first `rows` rows or all of them if it has fewer.
     ///
     /// *Errors*: those of the device.

@@ -3,6 +3,7 @@
 use super::{Picture, Session};
 use crate::text::{Sampler, Sampling, Turn, log_softmax_at};
 use crate::{Error, Result};
+use shaders::Step;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -207,8 +208,7 @@ impl Chosen {
                     return Ok(None);
                 }
                 if let Some(id) = *last {
-                    let submission = session.submit_token(*at, Some(id), None);
-                    session.gpu().wait(submission)?;
+                    session.feed(*at, id)?;
                     *at += 1;
                 }
                 let logits = session.logits()?;
@@ -222,24 +222,13 @@ impl Chosen {
                 *left -= 1;
                 let this = *slot;
                 if *left > 0 {
-                    session.submit_token(*at, None, None);
+                    session.submit_token(*at, None, Step::NOTHING);
                     *at += 1;
                     *slot = 1 - this;
                     *ahead = Some(session.submit_id_copy(*slot));
                 }
-                let bytes = session.gpu().map(&session.buffers.readback[this], 4, submission)?;
-                let id = bytemuck::pod_read_unaligned::<u32>(&bytes);
-                Ok(Some((id, 0.0)))
+                Ok(Some((session.read_id(this, submission)?, 0.0)))
             }
         }
-    }
-}
-
-impl Session {
-    /// Copies the id that the last run chose to where the host can read it.
-    fn submit_id_copy(&self, slot: usize) -> wgpu::SubmissionIndex {
-        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&self.buffers.token, 0, &self.buffers.readback[slot], 0, 4);
-        self.gpu().submit(encoder)
     }
 }

@@ -4,6 +4,7 @@ use super::{Picture, Session};
 use crate::model::Task;
 use crate::text::{Prompt, Slot, Turn, build};
 use crate::{Error, Result};
+use shaders::Step;
 use shaders::embed::PICTURE_ROW;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,7 +51,7 @@ impl Session {
         }
         self.gpu().write(&self.buffers.patches, 0, bytemuck::cast_slice(&patches));
         let rows = side * side + 1;
-        self.set_step(0, rows);
+        self.set_step(Step::new(0, rows));
         Ok(rows)
     }
 
@@ -104,34 +105,50 @@ impl Session {
     /// Writes a chunk's tokens and the values of the run.
     pub(super) fn stage_chunk(&self, chunk: &[u32]) {
         self.gpu().write(&self.buffers.chunk_tokens, 0, bytemuck::cast_slice(chunk));
-        self.set_step(self.cached.len(), chunk.len());
+        self.set_step(Step::new(self.cached.len(), chunk.len()));
     }
 
-    /// Submits one token at the end of the cache; what the last run chose, or `id` if the host chose.
-    pub(super) fn submit_token(
-        &self,
-        pos: usize,
-        id: Option<u32>,
-        copy_logits: Option<usize>,
-    ) -> wgpu::SubmissionIndex {
+    /// Submits one token at position `pos`: what the last run chose, or `id` if the host chose. Row `also` of the head may
+    /// win besides the ordinary ones.
+    pub(super) fn submit_token(&self, pos: usize, id: Option<u32>, also: u32) -> wgpu::SubmissionIndex {
         if let Some(id) = id {
             self.gpu().write(&self.buffers.token, 0, &id.to_le_bytes());
         }
-        self.set_step(pos, 1);
+        self.set_step(Step { also, ..Step::new(pos, 1) });
         let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
         self.decode.encode(&mut encoder);
-        if let Some(slot) = copy_logits {
-            let logits = &self.buffers.logits;
-            encoder.copy_buffer_to_buffer(logits, 0, &self.buffers.readback[slot], 0, logits.size());
-        }
         self.gpu().submit(encoder)
     }
 
-    /// Logits of every id after the last run, `[vocabulary rows]`.
-    pub(super) fn logits(&self) -> Result<Vec<f32>> {
+    /// Copies the id that the last run chose to where the host can read it.
+    pub(super) fn submit_id_copy(&self, slot: usize) -> wgpu::SubmissionIndex {
+        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&self.buffers.token, 0, &self.buffers.readback[slot], 0, 4);
+        self.gpu().submit(encoder)
+    }
+
+    /// The id that such a copy holds.
+    pub(super) fn read_id(&self, slot: usize, submission: wgpu::SubmissionIndex) -> Result<u32> {
+        let bytes = self.gpu().map(&self.buffers.readback[slot], 4, submission)?;
+        Ok(bytemuck::pod_read_unaligned(&bytes))
+    }
+
+    /// Runs one token that the host chose, to its end.
+    pub(super) fn feed(&self, pos: usize, id: u32) -> Result<()> {
+        let submission = self.submit_token(pos, Some(id), Step::NOTHING);
+        self.gpu().wait(submission)
+    }
+
+    /// Logits after the last run, one per loaded row of the head.
+    pub(super) fn row_logits(&self) -> Result<Vec<f32>> {
         let rows = self.model.task(self.options.task)?.adapted.head.rows;
         let bytes = self.gpu().read(&self.buffers.logits, rows as u64 * 4)?;
-        Ok(self.for_every_id(bytemuck::pod_collect_to_vec(&bytes)))
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Logits of every id after the last run, `[vocabulary rows]`; the whole head must be loaded.
+    pub(super) fn logits(&self) -> Result<Vec<f32>> {
+        Ok(self.for_every_id(self.row_logits()?))
     }
 
     /// The last stored row stands for all later ids.

@@ -2,14 +2,16 @@
 
 mod ask;
 mod decode;
+mod generate;
 mod model;
 mod score;
 mod trace;
 
 pub use ask::{Answer, Finish, Request, Timings, Token};
+pub use generate::{Draw, Generated, Grid, Row};
 pub use model::{Model, OpenOptions, Picture};
 pub use score::Perplexity;
-pub use trace::{Tensor, Trace};
+pub use trace::{Tensor, Trace, Values};
 
 use crate::gpu::{Gpu, Usage};
 use crate::model::Task;
@@ -22,6 +24,8 @@ use std::sync::Arc;
 
 /// Positions that are planned where the caller does not say.
 const DEFAULT_CONTEXT: usize = 2048;
+/// Allowed for the text of an instruction where the caller does not say.
+const PROMPT_TOKENS: usize = 256;
 
 /// How a session is planned.
 #[derive(Debug, Clone)]
@@ -55,6 +59,7 @@ pub struct Session {
     prefill: Plan,
     decode: Plan,
     vision: Option<Plan>,
+    decoder: Option<Plan>,
     /// What the cache holds, by position: token ids, or rows of the picture in the form of [`shaders::embed`].
     cached: Vec<u32>,
     /// Which picture `buffers.picture` holds.
@@ -69,6 +74,8 @@ struct Buffers {
     logits: wgpu::Buffer,       // [head rows]
     patches: wgpu::Buffer,      // [P + 1, patch inputs]
     picture: wgpu::Buffer,      // [P, d]
+    codes: wgpu::Buffer,        // [grid * grid]
+    drawn: wgpu::Buffer,        // [side * side, 3]
     readback: [wgpu::Buffer; 2],
 }
 
@@ -81,7 +88,11 @@ impl Session {
         let config = &model.header.config;
         let l = &config.language;
         let most = l.max_positions;
-        let positions = options.context.unwrap_or(DEFAULT_CONTEXT.min(most));
+        // A picture out needs a position per code and per row, and its prompt.
+        let drawn = config.vqgan.as_ref().filter(|_| options.task == Task::Generate);
+        let answer = drawn.map_or(0, |q| q.codes_per_picture() + q.grid);
+        let prompt = config.vision.as_ref().map_or(0, |v| v.patches()) + PROMPT_TOKENS;
+        let positions = options.context.unwrap_or(DEFAULT_CONTEXT.max(prompt + answer).min(most));
         if positions < 2 || positions > most {
             let problem = format!("{positions} positions; this model takes 2 to {most}");
             return Err(Error::Input { what: "context".into(), problem });
@@ -92,6 +103,7 @@ impl Session {
         let rows = config.vision.as_ref().map_or(1, |v| v.patches());
         let patch_cols = model.clip.as_ref().map_or(4, |c| c.patch_cols());
         let head_rows = task.adapted.head.rows;
+        let drawn = config.vqgan.as_ref().filter(|_| task.decoder.is_some());
         let buffer = |label, elements: usize, usage| gpu.buffer(label, (elements * 4) as u64, usage);
         let buffers = Buffers {
             step: buffer("step", 4, Usage::Uniform)?,
@@ -100,6 +112,8 @@ impl Session {
             logits: buffer("logits", head_rows, Usage::Activation)?,
             patches: buffer("patches", (rows + 1) * patch_cols, Usage::Activation)?,
             picture: buffer("picture", rows * l.hidden, Usage::Activation)?,
+            codes: buffer("codes", drawn.map_or(1, |q| q.codes_per_picture()), Usage::Activation)?,
+            drawn: buffer("drawn", drawn.map_or(1, |q| q.side().pow(2) * q.out_channels), Usage::Activation)?,
             readback: [
                 buffer("readback", head_rows, Usage::Readback)?,
                 buffer("readback", head_rows, Usage::Readback)?,
@@ -120,12 +134,13 @@ impl Session {
             model.phi3.head_last(&mut p, l, &task.adapted, x, logits);
             p.tap("logits", logits);
             let token = p.fixed(&buffers.token, 1, 1);
-            p.argmax(logits, token);
+            p.argmax(logits, task.rows.ordinary, task.rows.first_id, token);
             p.finish(pool, &buffers.step)
         };
         let prefill = plan(chunk, &mut pool)?;
         let decode = plan(1, &mut pool)?;
         let vision = vision_plan(model, task, &options, &buffers, &mut pool)?;
+        let decoder = decoder_plan(model, task, &options, &buffers, &mut pool)?;
         log::info!(
             "session: {positions} positions, chunks of {chunk}, {} dispatches a token, {} MB of activations",
             decode.dispatches(),
@@ -140,6 +155,7 @@ impl Session {
             prefill,
             decode,
             vision,
+            decoder,
             cached: Vec::new(),
             picture: None,
         })
@@ -170,8 +186,7 @@ impl Session {
     }
 
     /// Values of the next run.
-    fn set_step(&self, pos: usize, n: usize) {
-        let step = Step { pos: pos as u32, n: n as u32, kv_len: (pos + n) as u32, unused: 0 };
+    fn set_step(&self, step: Step) {
         self.gpu().write(&self.buffers.step, 0, bytemuck::bytes_of(&step));
     }
 }
@@ -194,5 +209,20 @@ fn vision_plan(
     let features = clip.forward(&mut p, v, layers, patches);
     let picture = p.fixed(&buffers.picture, rows - 1, config.language.hidden);
     projector.forward(&mut p, features, picture);
+    p.finish(pool, &buffers.step).map(Some)
+}
+
+fn decoder_plan(
+    model: &Model,
+    task: &TaskWeights,
+    options: &SessionOptions,
+    buffers: &Buffers,
+    pool: &mut Pool,
+) -> Result<Option<Plan>> {
+    let (Some(q), Some(decoder)) = (&model.header.config.vqgan, &task.decoder) else { return Ok(None) };
+    let mut p = Builder::new(&model.gpu, q.codes_per_picture(), options.kv, options.traced);
+    let codes = p.fixed(&buffers.codes, q.codes_per_picture(), 1);
+    let drawn = p.fixed(&buffers.drawn, q.side().pow(2), q.out_channels);
+    decoder.forward(&mut p, q, codes, drawn);
     p.finish(pool, &buffers.step).map(Some)
 }

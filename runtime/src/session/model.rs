@@ -6,11 +6,13 @@ use crate::image::{Preprocess, RgbPicture};
 use crate::model::clip::{Clip, Projector};
 use crate::model::load::Loader;
 use crate::model::phi3::{Adapted, Phi3};
-use crate::model::{Header, Task};
+use crate::model::vqgan::Decoder;
+use crate::model::{Config, Header, Task};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,12 +23,28 @@ pub struct OpenOptions {
     pub tasks: Vec<Task>,
     /// On which device.
     pub gpu: gpu::Options,
+    /// Load the whole head of the generation task, not only the rows that may be drawn: for comparisons.
+    pub whole_head: bool,
 }
 
 /// What a task brings of its own.
 pub(crate) struct TaskWeights {
     pub adapted: Adapted,
     pub projector: Option<Projector>,
+    pub rows: HeadRows,
+    /// With the generation task.
+    pub decoder: Option<Decoder>,
+}
+
+/// Which ids the rows of a loaded head stand for, and which may win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeadRows {
+    /// Id of row 0.
+    pub first_id: u32,
+    /// The first so many rows may always win.
+    pub ordinary: usize,
+    /// The row of `<pixel_newline>`, if only codes are ordinary.
+    pub newline: Option<u32>,
 }
 
 /// A model file on a device.
@@ -62,6 +80,18 @@ fn tokenizer(container: &Container, header: &Header) -> Result<Tokenizer> {
         return Err(container.wrong(format!("the tokenizer has {found} tokens, the configuration says {expected}")));
     }
     Ok(tokenizer.with_codes(header.config.vocabulary.codes))
+}
+
+/// Which rows of a task's head are loaded, and what they are. To generate, only codes and `<pixel_newline>` may ever be
+/// drawn: they stand together, with `<end_index>` between them.
+fn head_rows(config: &Config, task: Task, whole: bool) -> (Range<usize>, HeadRows) {
+    let rows = config.task(task).map_or(0, |t| t.head_rows);
+    let codes = config.vocabulary.codes;
+    if task == Task::Ask || whole {
+        return (0..rows, HeadRows { first_id: 0, ordinary: rows, newline: None });
+    }
+    let first = config.vocabulary.tokens + 1;
+    (first..rows, HeadRows { first_id: first as u32, ordinary: codes, newline: Some(codes as u32 + 1) })
 }
 
 impl Model {
@@ -103,9 +133,12 @@ impl Model {
         let clip = config.vision.as_ref().map(|_| Clip::load(&mut loader, layers.unwrap_or(0))).transpose()?;
         let mut tasks = BTreeMap::new();
         for task in wanted {
-            let adapted = Adapted::load(&mut loader, config, *task)?;
+            let (range, rows) = head_rows(config, *task, options.whole_head);
+            let adapted = Adapted::load(&mut loader, config, *task, range)?;
             let projector = clip.as_ref().map(|_| Projector::load(&mut loader, *task)).transpose()?;
-            tasks.insert(*task, TaskWeights { adapted, projector });
+            let vqgan = config.vqgan.as_ref().filter(|_| *task == Task::Generate);
+            let decoder = vqgan.map(|q| Decoder::load(&mut loader, q)).transpose()?;
+            tasks.insert(*task, TaskWeights { adapted, projector, rows, decoder });
         }
         loader.verify_rest()?;
         let sha256 = container.sha256().to_string();

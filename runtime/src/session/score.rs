@@ -97,8 +97,7 @@ impl Session {
             let mut logits = start.clone();
             for (i, id) in ids.iter().enumerate() {
                 score += log_softmax_at(&logits, *id);
-                let submission = self.submit_token(at + i, Some(*id), None);
-                self.gpu().wait(submission)?;
+                self.feed(at + i, *id)?;
                 logits = self.logits()?;
             }
             // The answer must end there, else `no` would be helped by everything that begins with it.

@@ -1,6 +1,6 @@
 //! A run whose every named stage is kept, for comparison with the reference.
 
-use super::{Request, Session};
+use super::{Grid, Request, Session};
 use crate::plan::Traced;
 use crate::text::Sampler;
 use crate::{Error, Result};
@@ -12,7 +12,40 @@ pub struct Tensor {
     /// Dimensions.
     pub shape: Vec<usize>,
     /// Row-major.
-    pub values: Vec<f32>,
+    pub values: Values,
+}
+
+/// Elements of a stage.
+#[derive(Clone)]
+pub enum Values {
+    /// Nearly everything.
+    F32(Vec<f32>),
+    /// Codes.
+    I32(Vec<i32>),
+    /// The picture.
+    U8(Vec<u8>),
+}
+
+impl Tensor {
+    fn f32(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        Tensor { shape, values: Values::F32(values) }
+    }
+
+    /// The values, if they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.values {
+            Values::F32(values) => Some(values),
+            _ => None,
+        }
+    }
+}
+
+/// A picture `[pixels][c]` as `[c, side, side]`.
+fn channels_first(values: &[f32], channels: usize) -> Tensor {
+    let pixels = values.len() / channels;
+    let side = pixels.isqrt();
+    let planes = (0..channels).flat_map(|c| (0..pixels).map(move |i| values[i * channels + c])).collect();
+    Tensor::f32(vec![channels, side, side], planes)
 }
 
 /// Everything that a request computed on its way.
@@ -27,6 +60,8 @@ pub struct Trace {
     pub generated_ids: Vec<u32>,
     /// The answer.
     pub text: String,
+    /// Codes of the picture, of the generation task.
+    pub codes: Option<Vec<u32>>,
 }
 
 impl Session {
@@ -39,12 +74,10 @@ impl Session {
         }
         request.sampling.validate()?;
         let positions = self.positions(request.turns, request.picture.is_some())?;
-        let mut tensors = BTreeMap::new();
+        let mut stages: BTreeMap<String, (Vec<f32>, usize)> = BTreeMap::new();
         let mut keep = |t: Traced| {
             // Rows of several chunks follow each other.
-            let tensor = tensors.entry(t.name).or_insert(Tensor { shape: vec![0, t.cols], values: Vec::new() });
-            tensor.values.extend_from_slice(&t.values);
-            tensor.shape[0] = tensor.values.len() / t.cols;
+            stages.entry(t.name).or_insert((Vec::new(), t.cols)).0.extend_from_slice(&t.values);
         };
         self.cached.clear();
         self.picture = None;
@@ -61,35 +94,114 @@ impl Session {
             self.prefill.run_traced(&gpu, chunk.len(), &mut keep)?;
             self.cached.extend_from_slice(chunk);
         }
+        let mut tensors: BTreeMap<String, Tensor> = stages
+            .into_iter()
+            .map(|(name, (values, cols))| (name, Tensor::f32(vec![values.len() / cols, cols], values)))
+            .collect();
         // Only the last chunk's logits decide anything.
         tensors.remove("logits");
-        let vector = |values: Vec<f32>| Tensor { shape: vec![values.len()], values };
+        let vector = |values: Vec<f32>| Tensor::f32(vec![values.len()], values);
         let mut logits = self.logits()?;
         tensors.insert("logits.prefill".into(), vector(logits.clone()));
         if let (Some(picture), Some(v)) = (request.picture, &self.model.header.config.vision) {
             let shape = vec![3, v.image, v.image];
-            tensors.insert("pixel_values".into(), Tensor { shape, values: picture.pixel_values.clone() });
+            tensors.insert("pixel_values".into(), Tensor::f32(shape, picture.pixel_values.clone()));
         }
 
-        let most = request.max_tokens.min(self.cache.positions - positions.ids.len() + 1);
+        let mut drawing = self.drawing();
+        let left = self.cache.positions - positions.ids.len() + 1;
+        // A picture has as many tokens as it has, whatever was asked for.
+        let most = if drawing.is_some() { left } else { request.max_tokens.min(left) };
         let mut sampler = Sampler::new(request.sampling);
         let mut generated_ids = Vec::new();
         let stop_ids = self.model.header.config.language.stop_ids.clone();
         loop {
-            let id = sampler.next(&logits);
+            let mut allowed = logits.clone();
+            if let Some(drawing) = &drawing {
+                drawing.mask(self, &mut allowed)?;
+            }
+            let id = sampler.next(&allowed);
             generated_ids.push(id);
+            if let Some(drawing) = &mut drawing {
+                drawing.push(self, id);
+            }
             if stop_ids.contains(&id) || generated_ids.len() == most {
                 break;
             }
-            let submission = self.submit_token(self.cached.len(), Some(id), None);
-            gpu.wait(submission)?;
+            self.feed(self.cached.len(), id)?;
             self.cached.push(id);
             logits = self.logits()?;
             tensors.insert(format!("logits.step.{}", generated_ids.len() - 1), vector(logits.clone()));
         }
         let ended = generated_ids.last().is_some_and(|id| stop_ids.contains(id));
         let text = self.model.tokenizer.decode(&generated_ids[..generated_ids.len() - usize::from(ended)]);
+        let codes = drawing.map(|d| d.codes);
+        if let Some(codes) = &codes {
+            self.trace_decoder(codes, &mut tensors)?;
+        }
         let input_ids = positions.prompt.input_ids();
-        Ok(Trace { tensors, prompt: positions.prompt.text, input_ids, generated_ids, text })
+        Ok(Trace { tensors, prompt: positions.prompt.text, input_ids, generated_ids, text, codes })
+    }
+
+    fn drawing(&self) -> Option<Drawing> {
+        let q = self.model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some())?;
+        Some(Drawing { grid: Grid::new(q.grid), codes: Vec::new(), ended: false })
+    }
+
+    fn trace_decoder(&self, codes: &[u32], tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+        let (Some(q), Some(plan)) = (&self.model.header.config.vqgan, &self.decoder) else { return Ok(()) };
+        if codes.len() != q.codes_per_picture() {
+            return Err(Error::ContextFull {
+                need: self.cached.len() + q.codes_per_picture(),
+                have: self.cache.positions,
+            });
+        }
+        self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(codes));
+        let picture_rows = q.side().pow(2);
+        plan.run_traced(self.gpu(), picture_rows, |t| {
+            tensors.insert(t.name, channels_first(&t.values, t.cols));
+        })?;
+        let signed = codes.iter().map(|c| *c as i32).collect();
+        tensors.insert("codes".into(), Tensor { shape: vec![codes.len()], values: Values::I32(signed) });
+        let picture = self.drawn_picture(q.side(), q.out_channels)?;
+        let shape = vec![q.side(), q.side(), 3];
+        tensors.insert("image".into(), Tensor { shape, values: Values::U8(picture.pixels) });
+        Ok(())
+    }
+}
+
+/// A picture in the making: codes until it is full, then the end, as a model that behaves would have it.
+struct Drawing {
+    grid: Grid,
+    codes: Vec<u32>,
+    ended: bool,
+}
+
+impl Drawing {
+    /// Takes the chance from every id that may not come next.
+    fn mask(&self, session: &Session, logits: &mut [f32]) -> Result<()> {
+        if !self.grid.is_full() {
+            return session.mask(logits, self.grid);
+        }
+        let stop_ids = &session.model.header.config.language.stop_ids;
+        let end = session.model.tokenizer.end_index();
+        for (id, logit) in logits.iter_mut().enumerate() {
+            let allowed = if self.ended { stop_ids.contains(&(id as u32)) } else { Some(id as u32) == end };
+            if !allowed {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, session: &Session, id: u32) {
+        match session.model.tokenizer.code_of(id) {
+            Some(code) => {
+                self.codes.push(code);
+                self.grid = self.grid.with_code();
+            }
+            None if self.grid.is_full() => self.ended = true,
+            None => self.grid = self.grid.with_newline(),
+        }
     }
 }

@@ -4,7 +4,7 @@ struct Step {
     pos: u32,    // position of the first token of this run
     n: u32,      // tokens in this run; later rows of a chunk hold nothing
     kv_len: u32, // positions in the cache after this run: pos + n
-    unused: u32,
+    also: u32,   // a row of the head that may win besides the ordinary ones; NOTHING for none
 }
 
 @group(0) @binding(1) var<uniform> step: Step;

@@ -1,0 +1,17 @@
+//! Ctrl-C.
+
+use crate::failure::{FAILED, Failure, INTERRUPTED, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static CANCEL: AtomicBool = AtomicBool::new(false);
+
+/// The first Ctrl-C sets the flag, so that the work ends in good order; the second ends the program.
+pub fn catch() -> Result<&'static AtomicBool> {
+    ctrlc::set_handler(|| {
+        if CANCEL.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    })
+    .map_err(|e| Failure::new(FAILED, format!("Ctrl-C cannot be caught: {e}")))?;
+    Ok(&CANCEL)
+}

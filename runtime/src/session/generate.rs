@@ -1,0 +1,276 @@
+//! Drawing a picture: exactly as many codes as it has, then the decoder.
+
+use super::{Picture, Session};
+use crate::image::RgbPicture;
+use crate::text::{Sampler, Sampling, Turn};
+use crate::{Error, Result};
+use shaders::Step;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Steps of the decoder between two looks at `cancel`.
+const DECODER_SLICE: usize = 4;
+
+/// What is to be drawn.
+#[derive(Clone)]
+pub struct Draw<'a> {
+    /// The instruction.
+    pub instruction: &'a str,
+    /// What it is about.
+    pub picture: Option<&'a Picture>,
+    /// How codes are chosen.
+    pub sampling: Sampling,
+    /// Set from another thread to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+/// A row of codes is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Rows that are complete.
+    pub done: usize,
+    /// Rows of the picture.
+    pub of: usize,
+}
+
+/// A picture that was drawn. No `Debug`: it is patients' data.
+#[derive(Clone)]
+pub struct Generated {
+    /// The picture.
+    pub picture: RgbPicture,
+    /// Its codes, row by row.
+    pub codes: Vec<u32>,
+    /// Positions of the prompt, picture rows included.
+    pub prompt_tokens: usize,
+    /// Tokens drawn, `<pixel_newline>` included.
+    pub tokens: usize,
+    /// Vision tower, prompt, codes, decoder; in milliseconds.
+    pub image_ms: f64,
+    /// The prompt.
+    pub prefill_ms: f64,
+    /// The codes.
+    pub codes_ms: f64,
+    /// The decoder.
+    pub decoder_ms: f64,
+}
+
+/// How far a grid of codes is, and what may come next: a code, or one `<pixel_newline>` between two rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    side: usize,
+    count: usize,
+    after_newline: bool,
+}
+
+impl Grid {
+    /// An empty grid of `side * side` codes.
+    pub fn new(side: usize) -> Self {
+        Grid { side, count: 0, after_newline: false }
+    }
+
+    /// Codes drawn.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether every code is there.
+    pub fn is_full(&self) -> bool {
+        self.count == self.side * self.side
+    }
+
+    /// Whether `<pixel_newline>` may come next. Never twice, so that a model that repeats it still gets on; and never in
+    /// a grid of one column, where it would stand between any two codes.
+    pub fn newline_may_follow(&self) -> bool {
+        self.side > 1
+            && self.count > 0
+            && !self.is_full()
+            && self.count.is_multiple_of(self.side)
+            && !self.after_newline
+    }
+
+    /// The grid after a code.
+    pub fn with_code(self) -> Self {
+        Grid { count: self.count + 1, after_newline: false, ..self }
+    }
+
+    /// The grid after `<pixel_newline>`.
+    pub fn with_newline(self) -> Self {
+        Grid { after_newline: true, ..self }
+    }
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+impl Session {
+    /// Draws a picture. `on_row` sees each complete row of codes and may end the drawing.
+    ///
+    /// *Errors*: [`Error::Cancelled`] by `cancel` or `on_row`, [`Error::ContextFull`], those of the device.
+    pub fn generate(&mut self, draw: &Draw, mut on_row: impl FnMut(Row) -> ControlFlow<()>) -> Result<Generated> {
+        draw.sampling.validate()?;
+        let model = self.model.clone();
+        let Some(q) = model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
+            return Err(Error::Input {
+                what: "generate".into(),
+                problem: "the session was not made to generate".into(),
+            });
+        };
+        let start = Instant::now();
+        let turns = [Turn { question: draw.instruction.into(), answer: None }];
+        let positions = self.positions(&turns, draw.picture.is_some())?;
+        let prompt_tokens = positions.ids.len();
+        // The last code needs no position.
+        let need = prompt_tokens + q.codes_per_picture() + q.grid - 1;
+        if need > self.cache.positions {
+            return Err(Error::ContextFull { need, have: self.cache.positions });
+        }
+        if let Some(picture) = draw.picture {
+            self.see(picture)?;
+        }
+        let image_ms = ms(start);
+        let prefill_start = Instant::now();
+        self.prefill(&positions.ids, draw.cancel)?;
+        let prefill_ms = ms(prefill_start);
+
+        let codes_start = Instant::now();
+        let first_code = model.tokenizer.first_code().unwrap_or_default();
+        let mut grid = Grid::new(q.grid);
+        let mut codes = Vec::with_capacity(q.codes_per_picture());
+        let mut drawn = Drawn::new(self, draw.sampling);
+        while !grid.is_full() {
+            if draw.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let id = drawn.next(self, grid)?;
+            self.cached.push(id);
+            match id.checked_sub(first_code).filter(|code| (*code as usize) < q.codes) {
+                Some(code) => {
+                    codes.push(code);
+                    grid = grid.with_code();
+                    let row = Row { done: codes.len() / q.grid, of: q.grid };
+                    if codes.len().is_multiple_of(q.grid) && on_row(row).is_break() {
+                        return Err(Error::Cancelled);
+                    }
+                }
+                None => grid = grid.with_newline(),
+            }
+        }
+        // The last code was not fed.
+        self.cached.pop();
+        let tokens = self.cached.len() + 1 - prompt_tokens;
+        let codes_ms = ms(codes_start);
+
+        let decoder_start = Instant::now();
+        self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(&codes));
+        if let Some(plan) = &self.decoder {
+            plan.run_sliced(self.gpu(), DECODER_SLICE, || !draw.cancel.load(Ordering::Relaxed))?;
+        }
+        let picture = self.drawn_picture(q.side(), q.out_channels)?;
+        let decoder_ms = ms(decoder_start);
+        log::info!("{tokens} tokens in {codes_ms:.0} ms, decoder {decoder_ms:.0} ms");
+        Ok(Generated { picture, codes, prompt_tokens, tokens, image_ms, prefill_ms, codes_ms, decoder_ms })
+    }
+
+    /// What the decoder left, as 8-bit RGB: truncated, as published.
+    pub(super) fn drawn_picture(&self, side: usize, channels: usize) -> Result<RgbPicture> {
+        let bytes = self.gpu().read(&self.buffers.drawn, (side * side * channels * 4) as u64)?;
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let level = |v: f32| (255.0 * ((v.clamp(-1.0, 1.0) + 1.0) / 2.0)) as u8;
+        // A picture with one channel is grey.
+        let channel = |pixel: &[f32], c: usize| level(pixel[c.min(pixel.len() - 1)]);
+        let pixels = values.chunks_exact(channels).flat_map(|pixel| [0, 1, 2].map(|c| channel(pixel, c))).collect();
+        Ok(RgbPicture { width: side as u32, height: side as u32, pixels, region: None })
+    }
+}
+
+/// The tokens of a picture, one by one. Only what may come next can win.
+enum Drawn {
+    /// Chosen on the device, where the id stays: a step is submitted before the id of the one before is read.
+    Device { ahead: wgpu::SubmissionIndex, slot: usize },
+    /// Chosen by the host from the logits.
+    Host { sampler: Sampler, last: Option<u32> },
+}
+
+impl Drawn {
+    fn new(session: &Session, sampling: Sampling) -> Self {
+        // A head with every row is masked by the host.
+        let whole = session.model.task(session.options.task).is_ok_and(|t| t.rows.newline.is_none());
+        if sampling.temperature > 0.0 || whole {
+            return Drawn::Host { sampler: Sampler::new(sampling), last: None };
+        }
+        Drawn::Device { ahead: session.submit_id_copy(0), slot: 0 }
+    }
+
+    /// The next token of `grid`. `session.cached` ends with the token before it.
+    fn next(&mut self, session: &Session, grid: Grid) -> Result<u32> {
+        let rows = session.model.task(session.options.task)?.rows;
+        match self {
+            Drawn::Device { ahead, slot } => {
+                let this = *slot;
+                let submission = ahead.clone();
+                // The id about to be read is a code unless a newline may follow; after either of the two comes a code,
+                // since rows have more than one column.
+                let after = if grid.newline_may_follow() { grid.with_newline() } else { grid.with_code() };
+                if !after.is_full() {
+                    let also = rows.newline.filter(|_| after.newline_may_follow()).unwrap_or(Step::NOTHING);
+                    session.submit_token(session.cached.len(), None, also);
+                    *slot = 1 - this;
+                    *ahead = session.submit_id_copy(*slot);
+                }
+                session.read_id(this, submission)
+            }
+            Drawn::Host { sampler, last } => {
+                if let Some(id) = *last {
+                    session.feed(session.cached.len() - 1, id)?;
+                }
+                let mut logits = session.row_logits()?;
+                session.mask(&mut logits, grid)?;
+                let id = rows.first_id + sampler.next(&logits);
+                *last = Some(id);
+                Ok(id)
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Takes the chance from every row that may not come next.
+    pub(super) fn mask(&self, logits: &mut [f32], grid: Grid) -> Result<()> {
+        let rows = self.model.task(self.options.task)?.rows;
+        let tokenizer = &self.model.tokenizer;
+        let newline = tokenizer.pixel_newline().filter(|_| grid.newline_may_follow());
+        for (row, logit) in logits.iter_mut().enumerate() {
+            let id = rows.first_id + row as u32;
+            if tokenizer.code_of(id).is_none() && Some(id) != newline {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newline_may_stand_once_between_rows_and_nowhere_else() {
+        let mut grid = Grid::new(2);
+        assert!(!grid.newline_may_follow(), "not before the first code");
+        grid = grid.with_code();
+        assert!(!grid.newline_may_follow(), "not inside a row");
+        grid = grid.with_code();
+        assert!(grid.newline_may_follow());
+        assert!(!grid.with_newline().newline_may_follow(), "not twice");
+        grid = grid.with_newline().with_code().with_code();
+        assert!(grid.is_full() && !grid.newline_may_follow(), "not at the end");
+    }
+
+    #[test]
+    fn a_grid_of_one_column_has_no_newlines() {
+        assert!(!Grid::new(1).newline_may_follow());
+        assert!(Grid::new(1).with_code().is_full());
+    }
+}
