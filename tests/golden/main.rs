@@ -235,3 +235,16 @@ fn choices_do_not_see_each_other() {
     let twice = judge(&["no", "no"]);
     assert!((twice[0] - 0.5).abs() < 1e-9, "{twice:?}");
 }
+
+/// Not a proof of anything: it lets a change of plan show up in review as a diff. `UPDATE=1` writes it anew.
+#[test]
+fn the_decode_plan_is_as_committed() {
+    let session = Session::new(portable(), SessionOptions::default()).expect("a session");
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/decode_plan.txt");
+    let plan = session.decode_plan();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &plan).expect("written");
+    }
+    let committed = std::fs::read_to_string(&file).expect("golden/decode_plan.txt");
+    assert!(plan == committed, "the plan changed; if it should, run this test with UPDATE=1:\n{plan}");
+}

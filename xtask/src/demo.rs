@@ -30,6 +30,14 @@ pub fn run() -> Result {
     ask.args(["-v", "ask", "-n", "48", "-i"]).arg(&picture).arg("-m").arg(&model).arg(question);
     quiet(&mut ask);
     step("healthgpt ask", &mut ask)?;
+    let drawn = scratch("drawn.png");
+    println!();
+    println!("instruction  Reconstruct the image.");
+    let mut generate = Command::new(programs.join("healthgpt"));
+    generate.args(["-v", "generate", "-i"]).arg(&picture).arg("-m").arg(&model).arg("-o").arg(&drawn);
+    generate.arg("Reconstruct the image.");
+    quiet(&mut generate);
+    step("healthgpt generate", &mut generate)?;
     println!();
     println!("Try it yourself: target/release/healthgpt ask -m {} -i PICTURE \"question\"", model.display());
     Ok(())
