@@ -151,6 +151,9 @@ pub struct Generate {
     /// Share of the probability that the choice is made from
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
+    /// Let the model draw any token, as the published script does; it may then end too early
+    #[arg(long)]
+    pub unmasked: bool,
     /// The codes as a JSON array, row by row
     #[arg(long, value_name = "FILE.json")]
     pub codes_out: Option<PathBuf>,

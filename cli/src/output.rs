@@ -1,9 +1,9 @@
 //! The only place that prints.
 
 use crate::args::Log;
-use crate::failure::{FAILED, Failure, Result};
+use crate::failure::{FAILED, Failure, Result, USAGE};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The log on stderr or in a file. Silent unless asked for; never holds prompts, pictures or answers.
 pub fn start_log(log: &Log) -> Result {
@@ -39,6 +39,31 @@ pub fn line(text: impl AsRef<str>) -> Result {
 /// The result as JSON on one line.
 pub fn json(value: &serde_json::Value) -> Result {
     line(value.to_string())
+}
+
+/// Refuses outputs that would replace an input or each other, before any work is done.
+pub fn check_files(outputs: &[Option<&PathBuf>], inputs: &[Option<&PathBuf>]) -> Result {
+    // What does not exist yet is told by its folder and name.
+    let real = |path: &Path| match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Ok(path), ..) => Some(path),
+        (_, Some(folder), Some(name)) if folder.as_os_str().is_empty() => {
+            Some(PathBuf::from(".").canonicalize().ok()?.join(name))
+        }
+        (_, Some(folder), Some(name)) => Some(folder.canonicalize().ok()?.join(name)),
+        _ => None,
+    };
+    let mut taken: Vec<PathBuf> = inputs.iter().flatten().filter_map(|p| p.canonicalize().ok()).collect();
+    for output in outputs.iter().flatten() {
+        let Some(path) = real(output) else {
+            return Err(Failure::new(FAILED, format!("{}: its folder does not exist", output.display())));
+        };
+        if taken.contains(&path) {
+            let message = format!("{}: is an input, or named twice; choose another output", output.display());
+            return Err(Failure::new(USAGE, message));
+        }
+        taken.push(path);
+    }
+    Ok(())
 }
 
 /// A file, whole or not at all.

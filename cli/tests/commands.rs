@@ -193,6 +193,14 @@ fn generate_never_replaces_what_it_reads() {
 }
 
 #[test]
+fn trace_never_replaces_what_it_reads_and_ends_when_asked_for_nothing() {
+    let output = run(&["trace", "-m", path(model()), "Why?", "-o", path(model())]);
+    fails(&output, 2, &["is an input"]);
+    let output = run(&["trace", "-m", path(model()), "Why?", "-n", "0", "-o", path(&scratch("never.safetensors"))]);
+    fails(&output, 2, &["-n"]);
+}
+
+#[test]
 fn a_file_without_a_task_refuses_it() {
     let checkpoint = data("tiny/checkpoint");
     let parts = discover(&checkpoint, &Given::default()).unwrap();

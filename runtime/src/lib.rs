@@ -11,6 +11,6 @@ pub mod text;
 
 pub use error::{Error, Result};
 pub use session::{
-    Answer, Draw, Finish, Generated, Grid, Model, OpenOptions, Perplexity, Picture, Request, Row, Session,
+    Answer, Draw, Finish, Generated, Grid, Judged, Model, OpenOptions, Perplexity, Picture, Request, Row, Session,
     SessionOptions, Tensor, Timings, Token, Trace, Values,
 };

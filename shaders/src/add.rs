@@ -1,7 +1,7 @@
 //! The residual sum; see `wgsl/add.wgsl`.
 
 use crate::case::{F32_BOUND, input_f32, noise, output_f32};
-use crate::kernel::{PORTABLE, read, uniform, write};
+use crate::kernel::{PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
 
@@ -24,6 +24,11 @@ pub const KERNEL: Kernel = Kernel {
     cases,
 };
 
+/// Workgroups.
+pub fn grid(cols: u32, rows: u32) -> [u32; 3] {
+    elementwise(cols, rows)
+}
+
 /// Element by element.
 pub fn reference(x: &[f32], y: &[f32]) -> Vec<f32> {
     x.iter().zip(y).map(|(x, y)| x + y).collect()
@@ -42,7 +47,7 @@ fn cases() -> Vec<Case> {
         step: Step::new(0, n),
         inputs: vec![input_f32("y", &y)],
         outputs: vec![output],
-        grid: Box::new(move |_| crate::swiglu::grid(d as u32, n as u32 + 1)),
+        grid: Box::new(move |_| grid(d as u32, n as u32 + 1)),
         bound: F32_BOUND,
     }]
 }

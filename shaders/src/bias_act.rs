@@ -1,13 +1,13 @@
 //! Bias and activation of the vision tower and the projector; see `wgsl/bias_act.wgsl`.
 
 use crate::case::{F32_BOUND, input_f32, noise, output_f32};
-use crate::kernel::{Choice, PORTABLE, read, uniform, write};
+use crate::kernel::{Choice, PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
 
 /// What follows a linear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Act {
+pub enum Activation {
     /// Nothing.
     None,
     /// x sigmoid(1.702 x).
@@ -16,15 +16,15 @@ pub enum Act {
     Gelu,
 }
 
-impl Act {
+impl Activation {
     /// File behind `#import act`.
     pub fn import(self) -> Choice {
         (
             "act",
             match self {
-                Act::None => "act_none",
-                Act::QuickGelu => "act_quick_gelu",
-                Act::Gelu => "act_gelu",
+                Activation::None => "act_none",
+                Activation::QuickGelu => "act_quick_gelu",
+                Activation::Gelu => "act_gelu",
             },
         )
     }
@@ -49,6 +49,11 @@ pub const KERNEL: Kernel = Kernel {
     cases,
 };
 
+/// Workgroups.
+pub fn grid(cols: u32, rows: u32) -> [u32; 3] {
+    elementwise(cols, rows)
+}
+
 /// erf by the series with terms of one sign (Abramowitz & Stegun 7.1.6), or 1 where f64 cannot tell.
 fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {
@@ -64,22 +69,22 @@ fn erf(x: f64) -> f64 {
 }
 
 /// `y` is `[n][d]`.
-pub fn reference(act: Act, y: &[f32], bias: &[f32]) -> Vec<f32> {
+pub fn reference(act: Activation, y: &[f32], bias: &[f32]) -> Vec<f32> {
     y.iter()
         .zip(bias.iter().cycle())
         .map(|(y, b)| {
             let v = f64::from(*y) + f64::from(*b);
             (match act {
-                Act::None => v,
-                Act::QuickGelu => v / (1.0 + (-1.702 * v).exp()),
-                Act::Gelu => 0.5 * v * (1.0 + erf(v / std::f64::consts::SQRT_2)),
+                Activation::None => v,
+                Activation::QuickGelu => v / (1.0 + (-1.702 * v).exp()),
+                Activation::Gelu => 0.5 * v * (1.0 + erf(v / std::f64::consts::SQRT_2)),
             }) as f32
         })
         .collect()
 }
 
 fn cases() -> Vec<Case> {
-    [Act::None, Act::QuickGelu, Act::Gelu]
+    [Activation::None, Activation::QuickGelu, Activation::Gelu]
         .into_iter()
         .map(|act| {
             let (d, n) = (200, 3);
@@ -97,7 +102,7 @@ fn cases() -> Vec<Case> {
                 step: Step::new(0, n),
                 inputs: vec![input_f32("bias", &bias)],
                 outputs: vec![output],
-                grid: Box::new(move |_| crate::swiglu::grid(d as u32, n as u32 + 1)),
+                grid: Box::new(move |_| grid(d as u32, n as u32 + 1)),
                 bound: F32_BOUND,
             }
         })

@@ -1,7 +1,7 @@
 //! Rows of the codebook by code; see `wgsl/codebook.wgsl`.
 
 use crate::case::{F32_BOUND, input_f32, input_u32, noise, output_f32};
-use crate::kernel::{PORTABLE, read, uniform, write};
+use crate::kernel::{PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
 
@@ -26,6 +26,11 @@ pub const KERNEL: Kernel = Kernel {
     cases,
 };
 
+/// Workgroups.
+pub fn grid(cols: u32, rows: u32) -> [u32; 3] {
+    elementwise(cols, rows)
+}
+
 /// `[count][cols]`.
 pub fn reference(codes: &[u32], table: &[f32], cols: usize) -> Vec<f32> {
     codes.iter().flat_map(|c| table[*c as usize * cols..][..cols].to_vec()).collect()
@@ -43,7 +48,7 @@ fn cases() -> Vec<Case> {
         step: Step::new(0, 1),
         inputs: vec![input_u32("codes", &codes), input_f32("table", &table)],
         outputs: vec![output_f32("out", reference(&codes, &table, cols))],
-        grid: Box::new(move |_| crate::swiglu::grid(cols as u32, 5)),
+        grid: Box::new(move |_| grid(cols as u32, 5)),
         bound: F32_BOUND,
     }]
 }

@@ -19,6 +19,7 @@ pub struct Params {
     pub y_offset: u32,
     pub y_stride: u32,
     pub accumulate: u32,
+    pub tokens: u32,
 }
 
 /// Contract of the kernel.
@@ -45,7 +46,10 @@ pub fn reference(weights: &Packed, x: &[f32]) -> Vec<f32> {
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (format_name, format) in FORMATS {
-        for (rows, cols, tokens, chunk, accumulate) in [(64, 64, 32, 32, 0), (70, 100, 37, 64, 1), (33, 288, 5, 5, 0)] {
+        // In the last shape the run has more tokens than y has rows.
+        for (rows, cols, tokens, chunk, accumulate, n) in
+            [(64, 64, 32, 32, 0, 32), (70, 100, 37, 64, 1, 37), (33, 288, 5, 5, 0, 5), (40, 64, 49, 49, 0, 50)]
+        {
             let packed = format.pack(rows, cols, &noise("w", rows * cols)).expect("small values");
             let x = noise("x", tokens * cols);
             let mut expected = vec![0.5_f32; chunk * rows];
@@ -69,13 +73,14 @@ fn cases() -> Vec<Case> {
                 y_offset: 0,
                 y_stride: rows as u32,
                 accumulate,
+                tokens: chunk as u32,
             };
             cases.push(Case {
                 name: format!("{format_name} {rows} x {cols}, {tokens} tokens"),
                 imports: vec![format.import()],
                 constants: format.constants(),
                 params: bytemuck::bytes_of(&params).to_vec(),
-                step: Step::new(0, tokens),
+                step: Step::new(0, n),
                 inputs,
                 outputs: vec![y],
                 grid: Box::new(move |_| grid(rows as u32, chunk as u32)),

@@ -116,6 +116,11 @@ impl Kernel {
     }
 }
 
+/// Workgroups of a kernel that handles an element a thread: `[rows][cols]`.
+pub(crate) fn elementwise(cols: u32, rows: u32) -> [u32; 3] {
+    [cols.div_ceil(64), rows, 1]
+}
+
 /// Values of one run of a plan; mirrors `Step` in `step.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable, Default, PartialEq, Eq)]
@@ -124,10 +129,10 @@ pub struct Step {
     pub pos: u32,
     /// Tokens in this run.
     pub n: u32,
-    /// Positions in the cache after this run.
-    pub kv_len: u32,
     /// A row of the head that may win besides the ordinary ones; [`Step::NOTHING`] for none.
     pub also: u32,
+    /// Padding.
+    pub unused: u32,
 }
 
 impl Step {
@@ -136,7 +141,7 @@ impl Step {
 
     /// `n` tokens from position `pos` on.
     pub fn new(pos: usize, n: usize) -> Self {
-        Step { pos: pos as u32, n: n as u32, kv_len: (pos + n) as u32, also: Step::NOTHING }
+        Step { pos: pos as u32, n: n as u32, also: Step::NOTHING, unused: 0 }
     }
 }
 

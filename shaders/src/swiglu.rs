@@ -1,7 +1,7 @@
 //! Gated activation of the feed-forward network; see `wgsl/swiglu.wgsl`.
 
 use crate::case::{F32_BOUND, input_f32, noise, output_f32};
-use crate::kernel::{PORTABLE, read, uniform, write};
+use crate::kernel::{PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
 
@@ -24,9 +24,9 @@ pub const KERNEL: Kernel = Kernel {
     cases,
 };
 
-/// Workgroups for a chunk of `tokens`; also of the other element-wise kernels.
-pub fn grid(cols: u32, tokens: u32) -> [u32; 3] {
-    [cols.div_ceil(64), tokens, 1]
+/// Workgroups.
+pub fn grid(cols: u32, rows: u32) -> [u32; 3] {
+    elementwise(cols, rows)
 }
 
 /// `[n][f]` of h `[n][2 f]`.

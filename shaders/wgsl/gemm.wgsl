@@ -1,4 +1,4 @@
-// Many tokens times a matrix: Y[t][r] (+)= sum over k of W[r][k] * X[t][k], t < n.
+// Many tokens times a matrix: Y[t][r] (+)= sum over k of W[r][k] * X[t][k], t < min(n, tokens).
 //
 // A workgroup of 64 makes a tile of 32 tokens x 32 rows, a thread 4 x 4 of it, from slices of 64 k held in workgroup
 // memory (16 KiB, the WebGPU floor). Weights are taken apart once per tile, one block of 32 by each thread.
@@ -15,6 +15,7 @@ struct Params {
     y_offset: u32,
     y_stride: u32,
     accumulate: u32, // 1: add to y
+    tokens: u32,     // rows of y: fewer than n where the first rows of x are left out
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -35,12 +36,13 @@ fn put_w(at: u32, scale: f32, w: Octet) {
 fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let first_token = group.y * 32u;
     let first_row = group.x * 32u;
-    if first_token >= step.n {
+    let tokens = min(step.n, params.tokens);
+    if first_token >= tokens {
         return;
     }
     let lane = local % 32u; // token and row that this thread loads
     let half = local / 32u; // block of the slice that it loads
-    let token = min(first_token + lane, step.n - 1u);
+    let token = min(first_token + lane, tokens - 1u);
     let row = min(first_row + lane, params.rows - 1u);
     let tx = local % 8u; // rows tx, tx + 8, ..
     let ty = local / 8u; // tokens ty, ty + 8, ..
@@ -89,7 +91,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
 }
 
 fn store(token: u32, row0: u32, sums: vec4<f32>) {
-    if token >= step.n {
+    if token >= min(step.n, params.tokens) {
         return;
     }
     for (var i = 0u; i < 4u; i++) {

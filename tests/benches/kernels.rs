@@ -67,6 +67,7 @@ fn many_tokens(format: Format, rows: usize, cols: usize, tokens: usize) -> Timed
         y_offset: 0,
         y_stride: rows as u32,
         accumulate: 0,
+        tokens: tokens as u32,
     };
     let case = case(format, rows, cols, bytemuck::bytes_of(&params), tokens * cols * 4, tokens * rows);
     let grid = gemm::grid(rows as u32, tokens as u32);

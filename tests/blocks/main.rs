@@ -133,7 +133,7 @@ fn fewer_bits_are_further_from_the_reference_but_not_far() {
     let golden = tests::Golden::read("text_only");
     let (_, wanted) = &golden.stages["logits.prefill"];
     let mut before = 0.0;
-    for (recipe, most) in [("f16", 1e-5), ("q8", 1e-3), ("q4", 0.2)] {
+    for (recipe, most) in [("f16", 1e-5), ("q8", 1e-2), ("q4", 1.0)] {
         let device = std::env::var("HEALTHGPT_DEVICE").ok();
         let gpu = Options { device, ..Default::default() };
         let model = Model::open(tests::tiny(recipe), &OpenOptions { tasks: vec![], gpu, whole_head: false })

@@ -6,8 +6,10 @@ use runtime::image::decode;
 use runtime::model::Task;
 use runtime::text::{Sampling, Turn};
 use runtime::{Draw, Error, Generated, Model, OpenOptions, Request, Session, SessionOptions, Values};
+use sha2::{Digest, Sha256};
 use shaders::KvFormat;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tests::{Golden, data, stages, tiny};
@@ -23,7 +25,7 @@ fn draw(session: &mut Session, sampling: Sampling) -> Generated {
     let shown = picture(session.model());
     let instruction = &golden.turns()[0].question;
     let mut rows = Vec::new();
-    let draw = Draw { instruction, picture: Some(&shown), sampling, cancel: &NEVER };
+    let draw = Draw { instruction, picture: Some(&shown), sampling, masked: true, cancel: &NEVER };
     let drawn = session
         .generate(&draw, |row| {
             rows.push(row.done);
@@ -63,9 +65,10 @@ fn the_picture_is_the_references() {
 
 #[test]
 fn every_stage_of_a_picture_is_the_references() {
-    for (variants, kv, bound) in [(Some("portable"), KvFormat::F32, 1e-9), (None, KvFormat::F16, 1e-5)] {
+    let subgroups = [(Some("portable"), KvFormat::F32, false, 1e-9), (None, KvFormat::F16, false, 1e-5)];
+    for (variants, kv, without_subgroups, bound) in subgroups.into_iter().chain([(None, KvFormat::F32, true, 1e-9)]) {
         let device = std::env::var("HEALTHGPT_DEVICE").ok();
-        let gpu = Options { device, variants: variants.map(Into::into), ..Default::default() };
+        let gpu = Options { device, variants: variants.map(Into::into), without_subgroups, ..Default::default() };
         let options = OpenOptions { tasks: vec![Task::Generate], gpu, whole_head: true };
         let model = Model::open(tiny("f16"), &options).expect("the model");
         let options = SessionOptions { task: Task::Generate, kv, traced: true, ..Default::default() };
@@ -108,9 +111,11 @@ fn asking_before_and_after_drawing_gives_the_same_answer() {
     let shown = picture(preferred());
     let mut ask_session = Session::new(preferred(), SessionOptions::default()).expect("a session");
     let mut logprob = || {
-        // A fresh look at everything, to the last bit.
+        // Another picture first, so that everything is computed anew, to the last bit.
         let other = [Turn { question: "Something else?".into(), answer: None }];
-        let one = Request { max_tokens: 1, ..Request::new(&other) };
+        let grey = runtime::image::RgbPicture { width: 9, height: 9, pixels: vec![90; 243], region: None };
+        let grey = preferred().picture(&grey).expect("a picture");
+        let one = Request { max_tokens: 1, picture: Some(&grey), ..Request::new(&other) };
         ask_session.ask(&one, |_| ControlFlow::Continue(())).expect("an answer");
         let request = Request { picture: Some(&shown), probabilities: true, ..Request::new(&turns) };
         let answer = ask_session.ask(&request, |_| ControlFlow::Continue(())).expect("an answer");
@@ -129,7 +134,8 @@ fn a_drawing_can_be_cancelled_by_row_and_by_flag_and_the_session_goes_on() {
     let instruction = &golden.turns()[0].question;
     let shown = picture(preferred());
     let cancel = AtomicBool::new(false);
-    let request = Draw { instruction, picture: Some(&shown), sampling: Sampling::default(), cancel: &cancel };
+    let request =
+        Draw { instruction, picture: Some(&shown), sampling: Sampling::default(), masked: true, cancel: &cancel };
     let stopped = session.generate(&request, |row| match row.done {
         3 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
@@ -149,21 +155,60 @@ fn too_short_a_context_is_refused_before_anything_is_drawn() {
     let options = SessionOptions { task: Task::Generate, context: Some(150), ..Default::default() };
     let mut session = Session::new(preferred(), options).expect("a session");
     let shown = picture(preferred());
-    let request =
-        Draw { instruction: "Reconstruct.", picture: Some(&shown), sampling: Sampling::default(), cancel: &NEVER };
+    let request = Draw {
+        instruction: "Reconstruct.",
+        picture: Some(&shown),
+        sampling: Sampling::default(),
+        masked: true,
+        cancel: &NEVER,
+    };
     let error = session.generate(&request, |_| panic!("a row was drawn")).err().expect("an error");
     assert!(matches!(error, Error::ContextFull { have: 150, .. }), "{error}");
 }
 
 #[test]
-fn a_session_to_ask_does_not_draw_and_a_file_without_the_task_is_refused() {
+fn a_session_does_only_what_it_was_made_for() {
+    let turns = [Turn { question: "Why?".into(), answer: None }];
+    let mut drawing = session(preferred(), KvFormat::F16);
+    let refused = drawing.ask(&Request::new(&turns), |_| ControlFlow::Continue(())).err().expect("refused");
+    assert!(matches!(refused, Error::Input { .. }), "{refused}");
+    assert!(matches!(drawing.perplexity("Two tokens."), Err(Error::Input { .. })));
     let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
-    let request = Draw { instruction: "Draw.", picture: None, sampling: Sampling::default(), cancel: &NEVER };
-    assert!(session.generate(&request, |_| ControlFlow::Continue(())).is_err());
+    let request =
+        Draw { instruction: "Draw.", picture: None, sampling: Sampling::default(), masked: true, cancel: &NEVER };
+    let refused = session.generate(&request, |_| ControlFlow::Continue(())).err().expect("refused");
+    assert!(matches!(refused, Error::Input { .. }), "{refused}");
+}
+
+#[test]
+fn both_tasks_share_one_copy_of_the_base() {
+    let open = |tasks: &[Task]| {
+        let device = std::env::var("HEALTHGPT_DEVICE").ok();
+        let gpu = Options { device, ..Default::default() };
+        let options = OpenOptions { tasks: tasks.to_vec(), gpu, whole_head: false };
+        let model = Model::open(tiny("f16"), &options).expect("the model");
+        model.gpu().allocated_bytes()
+    };
+    let (ask, generate, both) = (open(&[Task::Ask]), open(&[Task::Generate]), open(&Task::ALL));
+    // The decoder layers alone, in f16: what would be there twice.
+    let base = 2 * 3 * (192 * 3 * 192 + 192 * 192 + 2 * 320 * 192 + 192 * 320) as u64;
+    assert!(both + base <= ask + generate, "{ask} to ask, {generate} to generate, {both} for both");
+}
+
+#[test]
+fn what_a_session_takes_it_gives_back() {
+    let device = std::env::var("HEALTHGPT_DEVICE").ok();
+    let gpu = Options { device, ..Default::default() };
+    let options = OpenOptions { tasks: vec![Task::Generate], gpu, whole_head: false };
+    let model = Model::open(tiny("f16"), &options).expect("the model");
+    let before = model.gpu().allocated_bytes();
+    let drawn = draw(&mut session(&model, KvFormat::F16), Sampling::default());
+    assert_eq!(drawn.codes, golden_codes());
+    assert_eq!(model.gpu().allocated_bytes(), before);
 }
 
 /// The golden model with another head for drawing: `wish` gives each id's share of a bias that beats every logit.
-fn misbehaving(name: &str, wish: impl Fn(u32) -> f32) -> Arc<Model> {
+fn misbehaving(name: &str, wish: impl Fn(u32) -> f32) -> PathBuf {
     let golden = data("tiny/checkpoint");
     let folder = tests::scratch().join(name);
     for part in ["phi3", "clip", "vqgan"] {
@@ -189,10 +234,69 @@ fn misbehaving(name: &str, wish: impl Fn(u32) -> f32) -> Arc<Model> {
         |data| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![rows, cols], data).expect("view");
     let tensors = [("embed_tokens.weight", view(&embed)), ("lm_head.weight", view(&head))];
     safetensors::serialize_to_file(tensors, None, &folder.join("fusion_layer_weights.safetensors")).expect("written");
-    let file = tests::quantized(&folder, "f16", name);
+    tests::quantized(&folder, "f16", name)
+}
+
+fn open_to_draw(file: &Path, whole_head: bool) -> Arc<Model> {
     let device = std::env::var("HEALTHGPT_DEVICE").ok();
     let gpu = Options { device, ..Default::default() };
-    Model::open(&file, &OpenOptions { tasks: vec![Task::Generate], gpu, whole_head: false }).expect("the model")
+    Model::open(file, &OpenOptions { tasks: vec![Task::Generate], gpu, whole_head }).expect("the model")
+}
+
+/// The file with every value of `generate.head` not a number, its hash put right.
+fn with_a_head_of_nan(file: &Path) -> PathBuf {
+    let mut bytes = std::fs::read(file).expect("the model file");
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..start]).expect("a header");
+    let at = |i: usize| start + header["generate.head"]["data_offsets"][i].as_u64().expect("an offset") as usize;
+    let (from, to) = (at(0), at(1));
+    bytes[from..to].as_chunks_mut::<2>().0.iter_mut().for_each(|half| *half = 0x7e00_u16.to_le_bytes());
+    let hash: String = Sha256::digest(&bytes[from..to]).iter().map(|b| format!("{b:02x}")).collect();
+    let hashes: serde_json::Value =
+        serde_json::from_str(header["__metadata__"]["sha256"].as_str().expect("hashes")).expect("hashes");
+    let before = hashes["generate.head"].as_str().expect("a hash").as_bytes();
+    let place = bytes[..start].windows(64).position(|w| w == before).expect("the hash in the header");
+    bytes[place..place + 64].copy_from_slice(hash.as_bytes());
+    let changed = file.with_extension("nan.safetensors");
+    std::fs::write(&changed, bytes).expect("written");
+    changed
+}
+
+#[test]
+fn a_model_whose_logits_are_no_numbers_ends_in_an_error_or_a_picture_but_ends() {
+    let file = with_a_head_of_nan(tiny("f16"));
+    for (temperature, whole_head) in [(0.0, false), (1.0, false), (0.0, true)] {
+        let model = open_to_draw(&file, whole_head);
+        let sampling = Sampling { temperature, top_p: 1.0, seed: 1 };
+        let request = Draw { instruction: "Draw.", picture: None, sampling, masked: true, cancel: &NEVER };
+        match session(&model, KvFormat::F16).generate(&request, |_| ControlFlow::Continue(())) {
+            Ok(drawn) => assert_eq!(drawn.codes.len(), 64),
+            Err(error) => assert!(matches!(error, Error::Input { .. }), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn without_the_mask_a_model_that_wants_text_is_told_apart() {
+    // Whichever sign makes the wish the largest, one of the two models wants text.
+    let unmasked = |sign: f32| {
+        let file = misbehaving(&format!("unmasked{sign}"), |id| if id < 300 { sign } else { 0.0 });
+        let model = open_to_draw(&file, true);
+        let request =
+            Draw { instruction: "Draw.", picture: None, sampling: Sampling::default(), masked: false, cancel: &NEVER };
+        session(&model, KvFormat::F16).generate(&request, |_| ControlFlow::Continue(())).err()
+    };
+    let errors: Vec<Error> = [1.0, -1.0].into_iter().filter_map(unmasked).collect();
+    assert!(errors.iter().any(|e| e.to_string().contains("0 of 64 codes")), "{errors:?}");
+    // A model that behaves draws the same without it.
+    let model = open_to_draw(tiny("f16"), true);
+    let golden = Golden::read("generation");
+    let shown = picture(&model);
+    let instruction = &golden.turns()[0].question;
+    let request =
+        Draw { instruction, picture: Some(&shown), sampling: Sampling::default(), masked: false, cancel: &NEVER };
+    let drawn = session(&model, KvFormat::F16).generate(&request, |_| ControlFlow::Continue(())).expect("a picture");
+    assert_eq!(drawn.codes, golden_codes());
 }
 
 #[test]
@@ -206,8 +310,10 @@ fn a_model_that_misbehaves_still_draws_a_whole_picture() {
     for (name, wish) in wishes {
         // The sign of the sum over the final norm is not known, so both are tried: one of them makes the wish the largest.
         for sign in [1.0, -1.0] {
-            let model = misbehaving(&format!("{name}{sign}"), |id| sign * wish(id));
-            for temperature in [0.0, 1.0] {
+            let file = misbehaving(&format!("{name}{sign}"), |id| sign * wish(id));
+            // With the whole head, what is not allowed is there to be drawn.
+            for (temperature, whole_head) in [(0.0, false), (1.0, false), (0.0, true)] {
+                let model = open_to_draw(&file, whole_head);
                 let mut session = session(&model, KvFormat::F16);
                 let sampling = Sampling { temperature, top_p: 1.0, seed: 5 };
                 let drawn = draw(&mut session, sampling);

@@ -223,7 +223,7 @@ fn choices_do_not_see_each_other() {
     let request = Request { picture: Some(&shown), ..Request::new(&turns) };
     let mut judge = |choices: &[&str]| {
         let choices: Vec<String> = choices.iter().map(|c| c.to_string()).collect();
-        session.choose(&request, &choices).expect("probabilities")
+        session.choose(&request, &choices).expect("probabilities").probabilities
     };
     let p = judge(&["yes", "a hypoechoic nodule of 12 mm", "no"]);
     let q = judge(&["no", "yes", "a hypoechoic nodule of 12 mm"]);

@@ -48,9 +48,9 @@ pub fn quantized(checkpoint: &Path, recipe: &str, name: &str) -> PathBuf {
     output
 }
 
-/// A folder of this process's own.
+/// A folder of this process's own, where `cargo clean` reaches it.
 pub fn scratch() -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("healthgpt-tests-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp").join(std::process::id().to_string());
     std::fs::create_dir_all(&folder).expect("a scratch folder");
     folder
 }

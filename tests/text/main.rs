@@ -192,8 +192,6 @@ fn golden_prompts_are_equal() {
         let prompt = build(&tok, &turns, picture, generate).unwrap();
         assert_eq!(prompt.text, case["prompt"].as_str().unwrap(), "{name}");
         assert_eq!(prompt.input_ids(), signed(&case["input_ids"]), "{name}");
-        let rows = case["image_tokens"].as_u64().unwrap() as usize;
-        assert_eq!(prompt.positions(rows) as u64, case["sequence_length"].as_u64().unwrap());
         let place = prompt.slots.iter().position(|s| *s == Slot::Picture);
         assert_eq!(place.map(|p| p as u64), case["image_position"].as_u64());
         if let Some(text) = case["text"].as_str() {

@@ -4,8 +4,8 @@ use crate::args::{Ask, Task};
 use crate::failure::{FAILED, Failure, INTERRUPTED, Result};
 use crate::{input, interrupt, open, output};
 use runtime::text::{Sampling, Turn};
-use runtime::{Answer, Finish, Picture, Request, Session};
-use serde_json::json;
+use runtime::{Answer, Finish, Picture, Request, Session, Timings};
+use serde_json::{Value, json};
 use std::io::BufRead;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
@@ -83,7 +83,7 @@ fn read_question() -> Result<Option<String>> {
     loop {
         output::prompt("> ");
         let mut line = String::new();
-        let read = std::io::stdin().lock().read_line(&mut line);
+        let read = interrupt::while_waiting(|| std::io::stdin().lock().read_line(&mut line));
         match read.map_err(|e| Failure::new(FAILED, format!("stdin: {e}")))? {
             0 => return Ok(None),
             _ if line.trim().is_empty() => {}
@@ -92,8 +92,17 @@ fn read_question() -> Result<Option<String>> {
     }
 }
 
-fn describe(session: &Session, answer: &Answer, load_ms: f64) -> serde_json::Value {
-    let t = &answer.timings;
+fn timings(t: &Timings, load_ms: f64) -> Value {
+    json!({
+        "load_ms": load_ms,
+        "image_ms": t.image_ms,
+        "prefill_ms": t.prefill_ms,
+        "first_token_ms": t.first_token_ms,
+        "decode_tokens_per_s": t.decode_tokens_per_s,
+    })
+}
+
+fn describe(session: &Session, answer: &Answer, load_ms: f64) -> Value {
     let (device, profile, model) = open::describe(session);
     json!({
         "answer": answer.text,
@@ -102,13 +111,7 @@ fn describe(session: &Session, answer: &Answer, load_ms: f64) -> serde_json::Val
         "prompt_tokens": answer.prompt_tokens,
         "logprob_mean": answer.logprob_mean,
         "choices": {},
-        "timings": {
-            "load_ms": load_ms,
-            "image_ms": t.image_ms,
-            "prefill_ms": t.prefill_ms,
-            "first_token_ms": t.first_token_ms,
-            "decode_tokens_per_s": t.decode_tokens_per_s,
-        },
+        "timings": timings(&answer.timings, load_ms),
         "device": device,
         "profile": profile,
         "model": model,
@@ -117,8 +120,8 @@ fn describe(session: &Session, answer: &Answer, load_ms: f64) -> serde_json::Val
 
 /// The choices with their probabilities, the most likely first.
 fn choose(args: &Ask, session: &mut Session, request: &Request, load_ms: f64) -> Result {
-    let probabilities = session.choose(request, &args.choices)?;
-    let mut ranked: Vec<(&String, f64)> = args.choices.iter().zip(probabilities).collect();
+    let judged = session.choose(request, &args.choices)?;
+    let mut ranked: Vec<(&String, f64)> = args.choices.iter().zip(judged.probabilities).collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     if !args.json {
         return ranked.iter().try_for_each(|(choice, p)| output::line(format!("{choice} {p:.4}")));
@@ -128,8 +131,11 @@ fn choose(args: &Ask, session: &mut Session, request: &Request, load_ms: f64) ->
     output::json(&json!({
         "answer": ranked[0].0,
         "finish": "stop",
+        "tokens": [],
+        "prompt_tokens": judged.prompt_tokens,
+        "logprob_mean": null,
         "choices": by_choice,
-        "timings": {"load_ms": load_ms},
+        "timings": timings(&judged.timings, load_ms),
         "device": device,
         "profile": profile,
         "model": model,

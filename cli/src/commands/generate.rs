@@ -1,7 +1,7 @@
 //! `healthgpt generate`.
 
 use crate::args::{Generate, Task};
-use crate::failure::{FAILED, Failure, INTERRUPTED, Result, USAGE};
+use crate::failure::{FAILED, Failure, INTERRUPTED, Result};
 use crate::{input, interrupt, open, output};
 use runtime::image::encode_png;
 use runtime::text::Sampling;
@@ -10,22 +10,26 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Instant;
 
 pub fn run(args: &Generate) -> Result {
     let cancel = interrupt::catch()?;
-    check_output(args)?;
+    let outputs = [Some(&args.output), args.codes_out.as_ref()];
+    output::check_files(&outputs, &[args.image.image.as_ref(), Some(&args.open.model)])?;
     let rgb = input::picture(&args.image)?;
     let start = Instant::now();
-    let model = open::model(&args.open, Task::Generate)?;
+    let model = match args.unmasked {
+        true => open::model_to_trace(&args.open, Task::Generate)?,
+        false => open::model(&args.open, Task::Generate)?,
+    };
     let picture = input::prepare(&model, rgb)?;
     let mut session = Session::new(&model, open::session(&args.open, Task::Generate))?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     // A seed without a temperature asks for the model's own probabilities.
     let temperature = args.temperature.unwrap_or(if args.seed.is_some() { 1.0 } else { 0.0 });
     let sampling = Sampling { temperature, top_p: args.top_p, seed: args.seed.unwrap_or_default() };
-    let draw = Draw { instruction: &args.instruction, picture: picture.as_ref(), sampling, cancel };
+    let draw =
+        Draw { instruction: &args.instruction, picture: picture.as_ref(), sampling, masked: !args.unmasked, cancel };
     let shows = std::io::stderr().is_terminal();
     let drawn = session.generate(&draw, |row| {
         if shows {
@@ -77,28 +81,4 @@ pub fn run(args: &Generate) -> Result {
         "profile": profile,
         "model": about,
     }))
-}
-
-/// Refuses to replace what the picture is made from, before any work is done.
-fn check_output(args: &Generate) -> Result {
-    let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    };
-    let outputs = [Some(&args.output), args.codes_out.as_ref()];
-    let inputs = [args.image.image.as_ref(), Some(&args.open.model)];
-    for output in outputs.into_iter().flatten() {
-        if inputs.into_iter().flatten().any(|input| same(input, output)) {
-            let message = format!("{}: is an input; choose another output", output.display());
-            return Err(Failure::new(USAGE, message));
-        }
-        let folder = output.parent().filter(|p| !p.as_os_str().is_empty());
-        if folder.is_some_and(|p| !p.is_dir()) {
-            return Err(Failure::new(FAILED, format!("{}: its folder does not exist", output.display())));
-        }
-    }
-    if args.codes_out.as_ref() == Some(&args.output) {
-        return Err(Failure::new(USAGE, "-o and --codes-out name the same file"));
-    }
-    Ok(())
 }

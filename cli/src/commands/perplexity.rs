@@ -10,9 +10,9 @@ pub fn run(args: &Perplexity) -> Result {
     let text = input::text(&args.file)?;
     let model = open::model(&args.open, Task::Ask)?;
     let options = open::session(&args.open, Task::Ask);
-    // Where nothing is said, as long as the text.
+    // Where nothing is said, as long as the text: a token has at least a byte, but for a mark or two at the start.
     let most = model.header().config.language.max_positions;
-    let context = options.context.or_else(|| Some(text.len().clamp(2, most)));
+    let context = options.context.or_else(|| Some((text.len() + 2).min(most)));
     let mut session = Session::new(&model, SessionOptions { context, ..options })?;
     let result = session.perplexity(&text)?;
     if args.json {

@@ -10,6 +10,7 @@ use safetensors::tensor::TensorView;
 use serde_json::json;
 
 pub fn run(args: &Trace) -> Result {
+    output::check_files(&[Some(&args.output)], &[args.image.image.as_ref(), Some(&args.open.model)])?;
     let mut turns = input::history(args.choose.history.as_deref())?;
     turns.push(Turn { question: args.question.clone(), answer: None });
     let rgb = input::picture(&args.image)?;
@@ -44,7 +45,8 @@ pub fn run(args: &Trace) -> Result {
             Ok((*name, view))
         })
         .collect();
-    safetensors::serialize_to_file(views?, None, &args.output).map_err(|e| failed(e.to_string()))?;
+    let file = safetensors::serialize(views?, None).map_err(|e| failed(e.to_string()))?;
+    output::write_file(&args.output, &file)?;
     let mut result = json!({
         "prompt": trace.prompt,
         "input_ids": trace.input_ids,

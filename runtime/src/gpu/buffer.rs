@@ -2,8 +2,9 @@
 
 use super::Gpu;
 use crate::{Error, Result};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use wgpu::BufferUsages;
 
@@ -23,11 +24,34 @@ pub enum Usage {
     Readback,
 }
 
+/// A buffer on the device. Clones share it; the last one to go gives its bytes back to the account.
+#[derive(Clone)]
+pub struct Buffer(Arc<Owned>);
+
+struct Owned {
+    buffer: wgpu::Buffer,
+    account: Arc<AtomicU64>,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.account.fetch_sub(self.buffer.size(), Ordering::Relaxed);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = wgpu::Buffer;
+
+    fn deref(&self) -> &wgpu::Buffer {
+        &self.0.buffer
+    }
+}
+
 impl Gpu {
     /// A buffer of `bytes`, rounded up to a multiple of 16. Content is zero.
     ///
     /// *Errors*: [`Error::Unfit`] beyond the device's limit, [`Error::OutOfMemory`], [`Error::DeviceLost`].
-    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: Usage) -> Result<wgpu::Buffer> {
+    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: Usage) -> Result<Buffer> {
         self.check()?;
         let size = bytes.max(16).next_multiple_of(16);
         if size > self.facts().buffer_bytes {
@@ -36,6 +60,11 @@ impl Gpu {
                 format!("{size} bytes in one buffer"),
                 format!("{}", self.facts().buffer_bytes),
             ));
+        }
+        // Weights and activations are bound whole.
+        let binding = self.facts().storage_binding_bytes;
+        if matches!(usage, Usage::Weights | Usage::Activation) && size > binding {
+            return Err(self.unfit(label, format!("{size} bytes in one binding"), binding.to_string()));
         }
         if let Some(most) = self.inner.memory_bytes
             && self.allocated_bytes() + size > most
@@ -75,7 +104,7 @@ impl Gpu {
             return Err(Error::DeviceLost(super::one_line(&error.to_string())));
         }
         self.inner.allocated_bytes.fetch_add(size, Ordering::Relaxed);
-        Ok(buffer)
+        Ok(Buffer(Arc::new(Owned { buffer, account: self.inner.allocated_bytes.clone() })))
     }
 
     /// Writes before the next submission; `bytes` is padded to a multiple of 4.
@@ -107,9 +136,7 @@ impl Gpu {
         let mut encoder = self.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
         let submission = self.submit(encoder);
-        let result = self.map(&staging, bytes, submission);
-        self.forget(&staging);
-        result
+        self.map(&staging, bytes, submission)
     }
 
     /// The first `bytes` of a readback buffer once `submission` is through. The buffer can be copied to again after.
@@ -144,11 +171,6 @@ impl Gpu {
         staging.unmap();
         copy.truncate(bytes as usize);
         Ok(copy)
-    }
-
-    /// Takes a buffer that is about to be dropped out of the account.
-    pub(crate) fn forget(&self, buffer: &wgpu::Buffer) {
-        self.inner.allocated_bytes.fetch_sub(buffer.size(), Ordering::Relaxed);
     }
 
     pub(crate) fn unfit(&self, what: &str, need: String, have: String) -> Error {

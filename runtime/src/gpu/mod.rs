@@ -7,7 +7,7 @@ mod pipeline;
 mod probe;
 
 pub use adapter::{Found, Options, list};
-pub use buffer::Usage;
+pub use buffer::{Buffer, Usage};
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
 
@@ -35,7 +35,7 @@ struct Inner {
     forced: Forced,
     fault: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
-    allocated_bytes: AtomicU64,
+    allocated_bytes: Arc<AtomicU64>,
     memory_bytes: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ impl Gpu {
                 forced: opened.forced,
                 fault,
                 pipelines: Mutex::new(HashMap::new()),
-                allocated_bytes: AtomicU64::new(0),
+                allocated_bytes: Arc::new(AtomicU64::new(0)),
                 memory_bytes: options.memory_bytes,
             }),
         })
@@ -83,7 +83,7 @@ impl Gpu {
         self.inner.profile
     }
 
-    /// Bytes allocated on the device so far.
+    /// Bytes allocated on the device now.
     pub fn allocated_bytes(&self) -> u64 {
         self.inner.allocated_bytes.load(Ordering::Relaxed)
     }

@@ -1,6 +1,6 @@
 //! One dispatch with a known answer: what kernel tests, and the self-test of a device, are made of.
 
-use super::{Gpu, Pipeline, Usage};
+use super::{Buffer, Gpu, Pipeline, Usage};
 use crate::Result;
 use shaders::{Access, Case, Expected, Kernel, Variant};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Outcome {
 /// A case with everything bound.
 struct Bound {
     pipeline: Arc<Pipeline>,
-    buffers: Vec<wgpu::Buffer>,
+    buffers: Vec<Buffer>,
     group: wgpu::BindGroup,
     grid: [u32; 3],
 }
@@ -95,7 +95,6 @@ impl Gpu {
             self.dispatch(&bound)?;
             seconds.push(start.elapsed().as_secs_f64());
         }
-        bound.buffers.iter().for_each(|b| self.forget(b));
         Ok(seconds)
     }
 
@@ -118,7 +117,6 @@ impl Gpu {
                 in_bounds: guard.iter().all(|b| *b == GUARD),
             });
         }
-        buffers.iter().for_each(|b| self.forget(b));
         Ok(outcomes)
     }
 }

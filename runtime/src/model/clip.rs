@@ -54,7 +54,7 @@ impl Clip {
 
     /// `hidden_states[layers]` `[P + 1, v]` of patches `[P + 1, 3 p p]`, whose row 0, the class token's, is zero.
     pub fn forward(&self, p: &mut Builder, v: &Vision, layers: usize, patches: Act) -> Act {
-        let gelu = if v.activation == "gelu" { bias_act::Act::Gelu } else { bias_act::Act::QuickGelu };
+        let gelu = if v.activation == "gelu" { bias_act::Activation::Gelu } else { bias_act::Activation::QuickGelu };
         let embedded = p.matrix(&self.patch, patches); // [P + 1, v]
         p.add_vector(embedded, &self.position);
         let x = p.layernorm(embedded, &self.pre_norm, v.layer_norm_eps);
@@ -92,8 +92,8 @@ impl Projector {
     /// `picture` `[P, d]` of features `[P + 1, v]`; the class token is left out.
     pub fn forward(&self, p: &mut Builder, features: Act, picture: Act) {
         let [first, second] = &self.linears;
-        let h = p.linear_skip(&first.linear(), features, picture.rows, bias_act::Act::Gelu); // [P, d]
-        p.linear_into(&second.linear(), h, bias_act::Act::None, picture);
+        let h = p.linear_skip(&first.linear(), features, picture.rows, bias_act::Activation::Gelu); // [P, d]
+        p.linear_into(&second.linear(), h, bias_act::Activation::None, picture);
         p.tap("projector.out", picture);
     }
 }

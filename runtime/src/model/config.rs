@@ -232,6 +232,7 @@ impl Config {
             bounded("vision heads", v.heads, 1024)?;
             bounded("vision picture side", v.image, 4096)?;
             bounded("vision patch side", v.patch, v.image)?;
+            bounded("vision patches", v.patches(), 1 << 14)?;
             rule(
                 v.hidden.is_multiple_of(4 * v.heads),
                 format!("{} vision heads do not divide {} into multiples of 4", v.heads, v.hidden),
@@ -259,6 +260,10 @@ impl Config {
             )?;
             rule(a.scale.is_finite(), format!("{name}: adapter scale is {}", a.scale))?;
             let rows = [self.vocabulary.tokens + 1, self.vocabulary.rows()];
+            rule(
+                task == Task::Ask || t.head_rows == rows[1],
+                format!("{name}: head of {} rows; {} are expected", t.head_rows, rows[1]),
+            )?;
             for (table, count) in [("embedding table", t.embed_rows), ("head", t.head_rows)] {
                 rule(
                     rows.contains(&count),
@@ -273,12 +278,13 @@ impl Config {
         }
         if let Some(q) = &self.vqgan {
             bounded("vqgan codes", q.codes, 1 << 20)?;
-            bounded("vqgan embed", q.embed, 1 << 14)?;
-            bounded("vqgan z", q.z, 1 << 14)?;
+            bounded("vqgan embed", q.embed, 1 << 12)?;
+            bounded("vqgan z", q.z, 1 << 12)?;
             bounded("vqgan channels", q.channels, 1 << 14)?;
             bounded("vqgan levels", q.multiples.len(), 16)?;
             bounded("vqgan blocks", q.blocks, 64)?;
-            bounded("vqgan grid", q.grid, 1024)?;
+            bounded("vqgan grid", q.grid, 128)?;
+            bounded("vqgan picture side", q.side(), 1024)?;
             bounded("vqgan out_channels", q.out_channels, 16)?;
             for m in &q.multiples {
                 bounded("vqgan multiple", *m, 64)?;

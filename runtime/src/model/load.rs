@@ -5,7 +5,7 @@ use super::recipe::Recipe;
 use super::tensors::{Kind, LINEARS, Spec};
 use crate::Result;
 use crate::file::{Container, Layout};
-use crate::gpu::{Gpu, Usage};
+use crate::gpu::{Buffer, Gpu, Usage};
 use crate::plan::{Biased, HLora, Matrix, Norm, Shard, Vector};
 use shaders::Format;
 use std::collections::{BTreeMap, BTreeSet};
@@ -167,7 +167,7 @@ impl<'a> Loader<'a> {
     }
 
     /// One plane `[lines][rows][per row]` into the buffers of row ranges (first row, rows, buffer).
-    fn planes(&mut self, plane: &str, rows: usize, parts: &[(usize, usize, wgpu::Buffer)]) -> Result<()> {
+    fn planes(&mut self, plane: &str, rows: usize, parts: &[(usize, usize, Buffer)]) -> Result<()> {
         let (gpu, container) = (self.gpu, self.container);
         let stored =
             container.tensors().get(plane).ok_or_else(|| container.wrong(format!("lacks tensor `{plane}`")))?;

@@ -6,7 +6,7 @@ use super::config::{Config, Language, Task};
 use super::load::Loader;
 use super::tensors::LINEARS;
 use crate::Result;
-use crate::gpu::{Gpu, Usage};
+use crate::gpu::{Buffer, Gpu, Usage};
 use crate::plan::{Act, Attention, Builder, HLora, Linear, Matrix, Vector};
 use shaders::KvFormat;
 use std::ops::Range;
@@ -37,23 +37,15 @@ pub(crate) struct Adapted {
 /// Keys and values of a conversation: one buffer each a layer, `[positions][kv_heads head_dim]`.
 pub(crate) struct KvCache {
     pub positions: usize,
-    k: Vec<wgpu::Buffer>,
-    v: Vec<wgpu::Buffer>,
-    rope: wgpu::Buffer,
+    k: Vec<Buffer>,
+    v: Vec<Buffer>,
+    rope: Buffer,
 }
 
 impl KvCache {
     /// *Errors*: those of an allocation.
     pub fn new(gpu: &Gpu, l: &Language, positions: usize, format: KvFormat) -> Result<Self> {
         let bytes = (positions * l.kv_heads * l.head_dim * format.bytes()) as u64;
-        let most = gpu.facts().storage_binding_bytes;
-        if bytes > most {
-            return Err(gpu.unfit(
-                "the KV cache of a layer",
-                format!("{bytes} bytes in one binding"),
-                most.to_string(),
-            ));
-        }
         let buffers = |what: &str| -> Result<Vec<_>> {
             (0..l.layers).map(|i| gpu.buffer(&format!("{what} {i}"), bytes, Usage::Activation)).collect()
         };

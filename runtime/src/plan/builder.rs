@@ -5,7 +5,7 @@ use super::linear::{Biased, HLora, Linear, Matrix, Norm, Vector};
 use super::run::{Plan, Step, Tap};
 use super::slots::{Lifetime, Pool};
 use crate::Result;
-use crate::gpu::{Gpu, Pipeline, Usage};
+use crate::gpu::{Buffer, Gpu, Pipeline, Usage};
 use bytemuck::Pod;
 use shaders::{Access, Choice, Constant, Kernel, KvFormat, Variant};
 use shaders::{
@@ -31,13 +31,13 @@ enum Place {
     /// A slot, planned at the end.
     Planned,
     /// A buffer that outlives the plan's run.
-    Fixed(wgpu::Buffer),
+    Fixed(Buffer),
 }
 
 /// What a step binds.
 enum Bound {
     Act(Act),
-    Buffer(wgpu::Buffer),
+    Buffer(Buffer),
 }
 
 struct Draft {
@@ -66,10 +66,14 @@ impl From<Act> for Bound {
     }
 }
 
-impl From<&wgpu::Buffer> for Bound {
-    fn from(buffer: &wgpu::Buffer) -> Self {
+impl From<&Buffer> for Bound {
+    fn from(buffer: &Buffer) -> Self {
         Bound::Buffer(buffer.clone())
     }
+}
+
+fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
+    wgpu::BufferBinding { buffer, offset: 0, size: None }
 }
 
 /// The attention of one layer.
@@ -83,11 +87,11 @@ pub struct Attention<'a> {
     /// Keys before itself that a query sees.
     pub window: Option<usize>,
     /// cos and sin by position.
-    pub rope: &'a wgpu::Buffer,
+    pub rope: &'a Buffer,
     /// Keys by position.
-    pub k: &'a wgpu::Buffer,
+    pub k: &'a Buffer,
     /// Values by position.
-    pub v: &'a wgpu::Buffer,
+    pub v: &'a Buffer,
 }
 
 impl<'a> Builder<'a> {
@@ -127,7 +131,7 @@ impl<'a> Builder<'a> {
     }
 
     /// An activation that lives in a buffer of the caller's.
-    pub fn fixed(&mut self, buffer: &wgpu::Buffer, rows: usize, cols: usize) -> Act {
+    pub fn fixed(&mut self, buffer: &Buffer, rows: usize, cols: usize) -> Act {
         assert!(buffer.size() >= (rows * cols * 4) as u64, "{rows} x {cols} in {} bytes", buffer.size());
         let act = Act { id: self.places.len(), rows, cols };
         self.places.push((act, Place::Fixed(buffer.clone())));
@@ -161,7 +165,10 @@ impl<'a> Builder<'a> {
         let at = if what.is_empty() { self.scope.as_str() } else { what };
         let label = format!("{} {at}", kernel.name);
         let most = self.gpu.facts().groups_per_axis;
-        assert!(grid.iter().all(|g| (1..=most).contains(g)), "{label}: grid {grid:?}");
+        if let Some(groups) = grid.iter().find(|g| **g > most) {
+            self.error = Some(self.gpu.unfit(&label, format!("{groups} workgroups along an axis"), most.to_string()));
+            return;
+        }
         let params = bytemuck::bytes_of(&params).to_vec();
         self.drafts.push(Draft { pipeline, params, bound, grid, label });
     }
@@ -179,7 +186,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Rows of the embedding table, or of the picture, by token.
-    pub fn embed(&mut self, tokens: Act, table: &Matrix, picture: &wgpu::Buffer) -> Act {
+    pub fn embed(&mut self, tokens: Act, table: &Matrix, picture: &Buffer) -> Act {
         let x = self.act(self.rows, table.cols);
         for (i, shard) in table.shards.iter().enumerate() {
             let params = embed::Params {
@@ -238,19 +245,19 @@ impl<'a> Builder<'a> {
     /// `y = linear(x)`: GEMV for one token, GEMM for more; bias and adapter included.
     pub fn linear(&mut self, linear: &Linear, x: Act) -> Act {
         let y = self.act(x.rows, linear.weight.rows);
-        self.linear_into(linear, x, bias_act::Act::None, y);
+        self.linear_into(linear, x, bias_act::Activation::None, y);
         y
     }
 
     /// `y = act(linear(x))`.
-    pub fn linear_act(&mut self, linear: &Linear, x: Act, act: bias_act::Act) -> Act {
+    pub fn linear_act(&mut self, linear: &Linear, x: Act, act: bias_act::Activation) -> Act {
         let y = self.act(x.rows, linear.weight.rows);
         self.linear_into(linear, x, act, y);
         y
     }
 
     /// `y = act(linear(x))` of the last `rows` rows of x.
-    pub fn linear_skip(&mut self, linear: &Linear, x: Act, rows: usize, act: bias_act::Act) -> Act {
+    pub fn linear_skip(&mut self, linear: &Linear, x: Act, rows: usize, act: bias_act::Activation) -> Act {
         let y = self.act(rows, linear.weight.rows);
         self.linear_into(linear, x, act, y);
         y
@@ -258,7 +265,7 @@ impl<'a> Builder<'a> {
 
     /// `y = act(linear(x))` in an activation that is there already. If y has fewer rows than x, the first ones of x
     /// are left out.
-    pub fn linear_into(&mut self, linear: &Linear, x: Act, act: bias_act::Act, y: Act) {
+    pub fn linear_into(&mut self, linear: &Linear, x: Act, act: bias_act::Activation, y: Act) {
         self.product(linear.weight, x, y, false);
         if let Some(hlora) = linear.hlora {
             self.hlora(hlora, x, y);
@@ -266,10 +273,10 @@ impl<'a> Builder<'a> {
         if let Some(bias) = linear.bias {
             assert_eq!(bias.len, y.cols, "bias of {}", linear.weight.name);
             let bound = vec![("bias", (&bias.buffer).into()), ("y", y.into())];
-            let grid = swiglu::grid(y.cols as u32, y.rows as u32);
+            let grid = bias_act::grid(y.cols as u32, y.rows as u32);
             self.simple(&bias_act::KERNEL, &[act.import()], bias_act::Params { cols: y.cols as u32 }, bound, grid);
         } else {
-            assert_eq!(act, bias_act::Act::None, "an activation comes with the bias");
+            assert_eq!(act, bias_act::Activation::None, "an activation comes with the bias");
         }
     }
 
@@ -332,6 +339,7 @@ impl<'a> Builder<'a> {
                     y_offset,
                     y_stride: y.cols as u32,
                     accumulate,
+                    tokens: y.rows as u32,
                 };
                 let grid = gemm::grid(rows, y.rows as u32);
                 let variant = self.gpu.select(&gemm::KERNEL);
@@ -366,7 +374,7 @@ impl<'a> Builder<'a> {
             kv_heads: a.kv_heads as u32,
             head_dim4: a.head_dim as u32 / 4,
             full: 0,
-            window: a.window.map_or(u32::MAX, |w| w as u32),
+            window: a.window.and_then(|w| u32::try_from(w).ok()).unwrap_or(u32::MAX),
             q_offset4: 0,
             q_stride4: q.cols as u32 / 4,
             k_offset4: 0,
@@ -428,7 +436,7 @@ impl<'a> Builder<'a> {
     pub fn add(&mut self, x: Act, y: Act) {
         assert!(x.cols == y.cols && x.rows == y.rows, "add");
         let bound = vec![("y", y.into()), ("x", x.into())];
-        let grid = swiglu::grid(x.cols as u32, x.rows as u32);
+        let grid = add::grid(x.cols as u32, x.rows as u32);
         self.simple(&add::KERNEL, &[], add::Params { cols: x.cols as u32 }, bound, grid);
     }
 
@@ -436,7 +444,7 @@ impl<'a> Builder<'a> {
     pub fn add_vector(&mut self, x: Act, y: &Vector) {
         assert_eq!(y.len, x.rows * x.cols, "add");
         let bound = vec![("y", (&y.buffer).into()), ("x", x.into())];
-        let grid = swiglu::grid(x.cols as u32, x.rows as u32);
+        let grid = add::grid(x.cols as u32, x.rows as u32);
         self.simple(&add::KERNEL, &[], add::Params { cols: x.cols as u32 }, bound, grid);
     }
 
@@ -452,7 +460,7 @@ impl<'a> Builder<'a> {
         let out = self.act(codes.rows, cols);
         let params = codebook::Params { count: codes.rows as u32, cols: cols as u32, rows: (table.len / cols) as u32 };
         let bound = vec![("codes", codes.into()), ("table", (&table.buffer).into()), ("out", out.into())];
-        self.simple(&codebook::KERNEL, &[], params, bound, swiglu::grid(cols as u32, codes.rows as u32));
+        self.simple(&codebook::KERNEL, &[], params, bound, codebook::grid(cols as u32, codes.rows as u32));
         out
     }
 
@@ -485,7 +493,11 @@ impl<'a> Builder<'a> {
         let side = y.rows.isqrt();
         assert!(side * side == y.rows && y.cols == weight.rows, "picture of {}", weight.name);
         assert!(x.cols.is_multiple_of(4) && weight.cols.is_multiple_of(x.cols), "inputs of {}", weight.name);
-        let [shard] = &weight.shards[..] else { panic!("{} is too large for one binding", weight.name) };
+        let [shard] = &weight.shards[..] else {
+            let need = format!("{} bindings", weight.shards.len());
+            self.error.get_or_insert(self.gpu.unfit(&weight.name, need, "1".into()));
+            return;
+        };
         let params = conv::Params {
             rows: weight.rows as u32,
             cols4: weight.cols as u32 / 4,
@@ -532,7 +544,7 @@ impl<'a> Builder<'a> {
     /// Settles lifetimes, takes slots from `pool`, makes bind groups. `step` holds a [`shaders::Step`].
     ///
     /// *Errors*: whatever stood in the way while building, or no memory.
-    pub fn finish(self, pool: &mut Pool, step: &wgpu::Buffer) -> Result<Plan> {
+    pub fn finish(self, pool: &mut Pool, step: &Buffer) -> Result<Plan> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -549,7 +561,6 @@ impl<'a> Builder<'a> {
             all_params.resize(offset + draft.params.len().next_multiple_of(256), 0);
             let mut entries = Vec::new();
             for binding in &draft.pipeline.bindings {
-                let whole = |buffer| wgpu::BufferBinding { buffer, offset: 0, size: None };
                 let resource = match binding.name {
                     "params" => wgpu::BufferBinding {
                         buffer: &params,
@@ -598,7 +609,7 @@ impl<'a> Builder<'a> {
         Ok(plan)
     }
 
-    fn place(&self, pool: &mut Pool) -> Result<Vec<wgpu::Buffer>> {
+    fn place(&self, pool: &mut Pool) -> Result<Vec<Buffer>> {
         let mut lifetimes: Vec<Option<Lifetime>> = self.places.iter().map(|_| None).collect();
         let mut touch = |act: &Act, at: usize| {
             let bytes = (act.rows * act.cols * 4) as u64;

@@ -1,5 +1,6 @@
 //! Weights on the device, as plans see them.
 
+use crate::gpu::Buffer;
 use shaders::Format;
 
 /// Rows of a matrix that lie in buffers of their own, so that each fits a binding.
@@ -9,7 +10,7 @@ pub struct Shard {
     /// Rows.
     pub rows: usize,
     /// Values, scales, zero points; a plane that the format lacks is a dummy where the kernel binds it.
-    pub planes: Vec<wgpu::Buffer>,
+    pub planes: Vec<Buffer>,
 }
 
 /// A packed matrix `[rows][cols]` in shards.
@@ -29,7 +30,7 @@ pub struct Matrix {
 /// f32 values: a bias, a norm.
 pub struct Vector {
     /// Values.
-    pub buffer: wgpu::Buffer,
+    pub buffer: Buffer,
     /// How many.
     pub len: usize,
 }

@@ -1,7 +1,7 @@
 //! A finished plan, and running it.
 
 use crate::Result;
-use crate::gpu::{Gpu, Pipeline};
+use crate::gpu::{Buffer, Gpu, Pipeline};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) struct Tap {
     /// Steps before the tap.
     pub after: usize,
     pub name: String,
-    pub buffer: wgpu::Buffer,
+    pub buffer: Buffer,
     pub rows: usize,
     pub cols: usize,
 }

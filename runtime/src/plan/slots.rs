@@ -3,8 +3,8 @@
 //! A slot is a whole buffer, since wgpu refuses one buffer bound for reading and for writing in one dispatch even at
 //! disjoint ranges.
 
-use crate::gpu::{Gpu, Usage};
-use crate::{Error, Result};
+use crate::Result;
+use crate::gpu::{Buffer, Gpu, Usage};
 
 /// Also what a uniform binding of an activation needs.
 const LEAST_BYTES: u64 = shaders::gemv::UNIFORM_X_BYTES as u64;
@@ -12,7 +12,7 @@ const LEAST_BYTES: u64 = shaders::gemv::UNIFORM_X_BYTES as u64;
 /// The buffers that plans share. Plans of one pool must not run at the same time.
 #[derive(Default)]
 pub struct Pool {
-    buffers: Vec<wgpu::Buffer>,
+    buffers: Vec<Buffer>,
 }
 
 /// First and last step of an activation, and its size.
@@ -25,12 +25,11 @@ pub(super) struct Lifetime {
 impl Pool {
     /// Sum of all buffers.
     pub fn bytes(&self) -> u64 {
-        self.buffers.iter().map(wgpu::Buffer::size).sum()
+        self.buffers.iter().map(|b| b.size()).sum()
     }
 
     /// A buffer for each lifetime; two that overlap never share one.
-    pub(super) fn assign(&mut self, gpu: &Gpu, lifetimes: &[Lifetime]) -> Result<Vec<wgpu::Buffer>> {
-        let binding_bytes = gpu.facts().storage_binding_bytes;
+    pub(super) fn assign(&mut self, gpu: &Gpu, lifetimes: &[Lifetime]) -> Result<Vec<Buffer>> {
         let mut order: Vec<usize> = (0..lifetimes.len()).collect();
         order.sort_by_key(|i| lifetimes[*i].first);
         let mut busy_until: Vec<Option<usize>> = vec![None; self.buffers.len()];
@@ -38,14 +37,6 @@ impl Pool {
         for i in order {
             let Lifetime { first, last, bytes } = lifetimes[i];
             let bytes = bytes.max(LEAST_BYTES);
-            if bytes > binding_bytes {
-                return Err(Error::Unfit {
-                    device: gpu.facts().name.clone(),
-                    what: "an activation".into(),
-                    need: format!("{bytes} bytes in one binding"),
-                    have: format!("{binding_bytes}"),
-                });
-            }
             let free = |b: &usize| busy_until[*b].is_none_or(|until| until < first) && self.buffers[*b].size() >= bytes;
             let best = (0..self.buffers.len()).filter(free).min_by_key(|b| self.buffers[*b].size());
             let slot = match best {

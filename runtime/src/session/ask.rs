@@ -1,6 +1,6 @@
 //! Answering a question, streamed.
 
-use super::{Picture, Session};
+use super::{Picture, Session, ms};
 use crate::text::{Sampler, Sampling, Turn, log_softmax_at};
 use crate::{Error, Result};
 use shaders::Step;
@@ -104,25 +104,27 @@ pub struct Answer {
     pub timings: Timings,
 }
 
-fn ms(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
-
 impl Session {
+    /// What every request must keep to.
+    pub(super) fn check(&self, request: &Request) -> Result<()> {
+        request.sampling.validate()?;
+        if request.max_tokens == 0 {
+            return Err(Error::Input { what: "-n".into(), problem: "0 tokens; at least 1 is needed".into() });
+        }
+        self.needs_whole_head("question")
+    }
+
     /// Answers a question. `on_token` sees each token of the answer as it is chosen and may end it.
     ///
     /// *Errors*: [`Error::ContextFull`], [`Error::Input`], [`Error::Cancelled`] before the first token, those of the
     /// device.
     pub fn ask(&mut self, request: &Request, mut on_token: impl FnMut(&Token) -> ControlFlow<()>) -> Result<Answer> {
-        request.sampling.validate()?;
-        if request.max_tokens == 0 {
-            return Err(Error::Input { what: "-n".into(), problem: "0 tokens; at least 1 is needed".into() });
-        }
+        self.check(request)?;
         let start = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
         let mut timings = Timings::default();
         if let Some(picture) = request.picture {
-            self.see(picture)?;
+            self.see(picture, request.cancel)?;
             timings.image_ms = ms(start);
         }
         let prefill_start = Instant::now();

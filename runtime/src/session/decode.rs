@@ -1,6 +1,6 @@
 //! Extending the cache: the vision tower, prompts in chunks, one token at a time.
 
-use super::{Picture, Session};
+use super::{Picture, SLICE, Session};
 use crate::model::Task;
 use crate::text::{Prompt, Slot, Turn, build};
 use crate::{Error, Result};
@@ -56,17 +56,14 @@ impl Session {
     }
 
     /// Runs the vision tower unless the picture is there already.
-    pub(super) fn see(&mut self, picture: &Picture) -> Result<()> {
+    pub(super) fn see(&mut self, picture: &Picture, cancel: &AtomicBool) -> Result<()> {
         if self.picture == Some(picture.id) {
             return Ok(());
         }
         self.forget_picture();
         self.stage_picture(picture)?;
         if let Some(plan) = &self.vision {
-            let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-            plan.encode(&mut encoder);
-            let submission = self.gpu().submit(encoder);
-            self.gpu().wait(submission)?;
+            plan.run_sliced(self.gpu(), SLICE, || !cancel.load(Ordering::Relaxed))?;
         }
         self.picture = Some(picture.id);
         Ok(())
@@ -83,29 +80,23 @@ impl Session {
     /// Computes `ids` but what the cache holds of them already; the last position always, so that its logits are
     /// there afterwards. Returns how many positions were kept.
     ///
-    /// *Errors*: [`Error::Cancelled`] between chunks; the cache then holds the chunks that were done.
+    /// *Errors*: [`Error::Cancelled`]; the cache then holds the chunks that were done.
     pub(super) fn prefill(&mut self, ids: &[u32], cancel: &AtomicBool) -> Result<usize> {
         let common = ids.iter().zip(&self.cached).take_while(|(a, b)| a == b).count();
         let kept = common.min(ids.len() - 1);
         self.cached.truncate(kept);
         for chunk in ids[kept..].chunks(self.chunk) {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
-            self.stage_chunk(chunk);
-            let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-            self.prefill.encode(&mut encoder);
-            let submission = self.gpu().submit(encoder);
-            self.gpu().wait(submission)?;
+            self.stage_chunk(self.cached.len(), chunk);
+            self.prefill.run_sliced(self.gpu(), SLICE, || !cancel.load(Ordering::Relaxed))?;
             self.cached.extend_from_slice(chunk);
         }
         Ok(kept)
     }
 
-    /// Writes a chunk's tokens and the values of the run.
-    pub(super) fn stage_chunk(&self, chunk: &[u32]) {
+    /// Writes the tokens of a chunk at `pos` and the values of the run.
+    pub(super) fn stage_chunk(&self, pos: usize, chunk: &[u32]) {
         self.gpu().write(&self.buffers.chunk_tokens, 0, bytemuck::cast_slice(chunk));
-        self.set_step(Step::new(self.cached.len(), chunk.len()));
+        self.set_step(Step::new(pos, chunk.len()));
     }
 
     /// Submits one token at position `pos`: what the last run chose, or `id` if the host chose. Row `also` of the head may
@@ -134,7 +125,12 @@ impl Session {
     }
 
     /// Runs one token that the host chose, to its end.
+    ///
+    /// *Errors*: [`Error::ContextFull`], those of the device.
     pub(super) fn feed(&self, pos: usize, id: u32) -> Result<()> {
+        if pos >= self.cache.positions {
+            return Err(Error::ContextFull { need: pos + 1, have: self.cache.positions });
+        }
         let submission = self.submit_token(pos, Some(id), Step::NOTHING);
         self.gpu().wait(submission)
     }
@@ -142,7 +138,12 @@ impl Session {
     /// Logits after the last run, one per loaded row of the head.
     pub(super) fn row_logits(&self) -> Result<Vec<f32>> {
         let rows = self.model.task(self.options.task)?.adapted.head.rows;
-        let bytes = self.gpu().read(&self.buffers.logits, rows as u64 * 4)?;
+        let (logits, readback) = (&self.buffers.logits, &self.buffers.readback[0]);
+        let bytes = rows as u64 * 4;
+        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(logits, 0, readback, 0, bytes);
+        let submission = self.gpu().submit(encoder);
+        let bytes = self.gpu().map(readback, bytes, submission)?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 

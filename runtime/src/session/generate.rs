@@ -1,6 +1,6 @@
 //! Drawing a picture: exactly as many codes as it has, then the decoder.
 
-use super::{Picture, Session};
+use super::{Picture, Session, ms};
 use crate::image::RgbPicture;
 use crate::text::{Sampler, Sampling, Turn};
 use crate::{Error, Result};
@@ -21,6 +21,9 @@ pub struct Draw<'a> {
     pub picture: Option<&'a Picture>,
     /// How codes are chosen.
     pub sampling: Sampling,
+    /// Whether only what may come next can be drawn. Without it the model may do as it likes, as the published script has
+    /// it; that needs the whole head.
+    pub masked: bool,
     /// Set from another thread to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -100,14 +103,11 @@ impl Grid {
     }
 }
 
-fn ms(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
-
 impl Session {
     /// Draws a picture. `on_row` sees each complete row of codes and may end the drawing.
     ///
-    /// *Errors*: [`Error::Cancelled`] by `cancel` or `on_row`, [`Error::ContextFull`], those of the device.
+    /// *Errors*: [`Error::Cancelled`] by `cancel` or `on_row`, [`Error::ContextFull`], [`Error::Input`] if the model, not
+    /// masked, ends early, those of the device.
     pub fn generate(&mut self, draw: &Draw, mut on_row: impl FnMut(Row) -> ControlFlow<()>) -> Result<Generated> {
         draw.sampling.validate()?;
         let model = self.model.clone();
@@ -121,13 +121,16 @@ impl Session {
         let turns = [Turn { question: draw.instruction.into(), answer: None }];
         let positions = self.positions(&turns, draw.picture.is_some())?;
         let prompt_tokens = positions.ids.len();
-        // The last code needs no position.
-        let need = prompt_tokens + q.codes_per_picture() + q.grid - 1;
+        // The last token is not fed back, so it needs no position.
+        let need = prompt_tokens + q.codes_per_picture() + q.grid - 2;
         if need > self.cache.positions {
             return Err(Error::ContextFull { need, have: self.cache.positions });
         }
+        if !draw.masked {
+            self.needs_whole_head("drawing without a mask")?;
+        }
         if let Some(picture) = draw.picture {
-            self.see(picture)?;
+            self.see(picture, draw.cancel)?;
         }
         let image_ms = ms(start);
         let prefill_start = Instant::now();
@@ -135,17 +138,17 @@ impl Session {
         let prefill_ms = ms(prefill_start);
 
         let codes_start = Instant::now();
-        let first_code = model.tokenizer.first_code().unwrap_or_default();
         let mut grid = Grid::new(q.grid);
         let mut codes = Vec::with_capacity(q.codes_per_picture());
-        let mut drawn = Drawn::new(self, draw.sampling);
+        let mut tokens = Vec::new();
+        let mut drawn = Drawn::new(self, draw)?;
         while !grid.is_full() {
             if draw.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            let id = drawn.next(self, grid)?;
-            self.cached.push(id);
-            match id.checked_sub(first_code).filter(|code| (*code as usize) < q.codes) {
+            let id = drawn.next(self, grid, prompt_tokens + tokens.len())?;
+            tokens.push(id);
+            match model.tokenizer.code_of(id) {
                 Some(code) => {
                     codes.push(code);
                     grid = grid.with_code();
@@ -154,12 +157,19 @@ impl Session {
                         return Err(Error::Cancelled);
                     }
                 }
-                None => grid = grid.with_newline(),
+                None if model.tokenizer.pixel_newline() == Some(id) && (grid.newline_may_follow() || !draw.masked) => {
+                    grid = grid.with_newline();
+                }
+                // Logits that are no numbers choose anything; without a mask, so may the model.
+                None => {
+                    let (found, needed) = (codes.len(), q.codes_per_picture());
+                    let problem = format!("the model ended after {found} of {needed} codes");
+                    return Err(Error::Input { what: "generate".into(), problem });
+                }
             }
         }
-        // The last code was not fed.
-        self.cached.pop();
-        let tokens = self.cached.len() + 1 - prompt_tokens;
+        self.cached.extend_from_slice(&tokens[..tokens.len() - 1]);
+        let tokens = tokens.len();
         let codes_ms = ms(codes_start);
 
         let decoder_start = Instant::now();
@@ -190,21 +200,21 @@ enum Drawn {
     /// Chosen on the device, where the id stays: a step is submitted before the id of the one before is read.
     Device { ahead: wgpu::SubmissionIndex, slot: usize },
     /// Chosen by the host from the logits.
-    Host { sampler: Sampler, last: Option<u32> },
+    Host { sampler: Sampler, masked: bool, last: Option<u32> },
 }
 
 impl Drawn {
-    fn new(session: &Session, sampling: Sampling) -> Self {
+    fn new(session: &Session, draw: &Draw) -> Result<Self> {
         // A head with every row is masked by the host.
-        let whole = session.model.task(session.options.task).is_ok_and(|t| t.rows.newline.is_none());
-        if sampling.temperature > 0.0 || whole {
-            return Drawn::Host { sampler: Sampler::new(sampling), last: None };
+        let whole = session.model.task(session.options.task)?.rows.newline.is_none();
+        if draw.sampling.temperature > 0.0 || whole {
+            return Ok(Drawn::Host { sampler: Sampler::new(draw.sampling), masked: draw.masked, last: None });
         }
-        Drawn::Device { ahead: session.submit_id_copy(0), slot: 0 }
+        Ok(Drawn::Device { ahead: session.submit_id_copy(0), slot: 0 })
     }
 
-    /// The next token of `grid`. `session.cached` ends with the token before it.
-    fn next(&mut self, session: &Session, grid: Grid) -> Result<u32> {
+    /// The next token of `grid`, which will stand at position `pos`.
+    fn next(&mut self, session: &Session, grid: Grid, pos: usize) -> Result<u32> {
         let rows = session.model.task(session.options.task)?.rows;
         match self {
             Drawn::Device { ahead, slot } => {
@@ -215,18 +225,20 @@ impl Drawn {
                 let after = if grid.newline_may_follow() { grid.with_newline() } else { grid.with_code() };
                 if !after.is_full() {
                     let also = rows.newline.filter(|_| after.newline_may_follow()).unwrap_or(Step::NOTHING);
-                    session.submit_token(session.cached.len(), None, also);
+                    session.submit_token(pos, None, also);
                     *slot = 1 - this;
                     *ahead = session.submit_id_copy(*slot);
                 }
                 session.read_id(this, submission)
             }
-            Drawn::Host { sampler, last } => {
+            Drawn::Host { sampler, masked, last } => {
                 if let Some(id) = *last {
-                    session.feed(session.cached.len() - 1, id)?;
+                    session.feed(pos - 1, id)?;
                 }
                 let mut logits = session.row_logits()?;
-                session.mask(&mut logits, grid)?;
+                if *masked {
+                    session.mask(&mut logits, grid)?;
+                }
                 let id = rows.first_id + sampler.next(&logits);
                 *last = Some(id);
                 Ok(id)

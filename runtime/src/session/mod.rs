@@ -10,10 +10,10 @@ mod trace;
 pub use ask::{Answer, Finish, Request, Timings, Token};
 pub use generate::{Draw, Generated, Grid, Row};
 pub use model::{Model, OpenOptions, Picture};
-pub use score::Perplexity;
+pub use score::{Judged, Perplexity};
 pub use trace::{Tensor, Trace, Values};
 
-use crate::gpu::{Gpu, Usage};
+use crate::gpu::{Buffer, Gpu, Usage};
 use crate::model::Task;
 use crate::model::phi3::KvCache;
 use crate::plan::{Builder, Plan, Pool};
@@ -21,11 +21,16 @@ use crate::{Error, Result};
 use model::TaskWeights;
 use shaders::{KvFormat, Step};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Positions that are planned where the caller does not say.
 const DEFAULT_CONTEXT: usize = 2048;
 /// Allowed for the text of an instruction where the caller does not say.
 const PROMPT_TOKENS: usize = 256;
+/// Dispatches of the vision tower or of a chunk between two looks at `cancel`.
+const SLICE: usize = 64;
+/// Most tokens of a chunk: a workgroup's axis must hold them.
+const MAX_CHUNK: usize = 4096;
 
 /// How a session is planned.
 #[derive(Debug, Clone)]
@@ -68,15 +73,15 @@ pub struct Session {
 
 /// Buffers that outlive a run.
 struct Buffers {
-    step: wgpu::Buffer,
-    chunk_tokens: wgpu::Buffer, // [chunk]
-    token: wgpu::Buffer,        // [1]: written by argmax or the host, read by the next step
-    logits: wgpu::Buffer,       // [head rows]
-    patches: wgpu::Buffer,      // [P + 1, patch inputs]
-    picture: wgpu::Buffer,      // [P, d]
-    codes: wgpu::Buffer,        // [grid * grid]
-    drawn: wgpu::Buffer,        // [side * side, 3]
-    readback: [wgpu::Buffer; 2],
+    step: Buffer,
+    chunk_tokens: Buffer, // [chunk]
+    token: Buffer,        // [1]: written by argmax or the host, read by the next step
+    logits: Buffer,       // [head rows]
+    patches: Buffer,      // [P + 1, patch inputs]
+    picture: Buffer,      // [P, d]
+    codes: Buffer,        // [grid * grid]
+    drawn: Buffer,        // [side * side, 3]
+    readback: [Buffer; 2],
 }
 
 impl Session {
@@ -98,7 +103,7 @@ impl Session {
             return Err(Error::Input { what: "context".into(), problem });
         }
         let task = model.task(options.task)?;
-        let chunk = options.chunk.unwrap_or(gpu.profile().chunk).clamp(2, positions.max(2));
+        let chunk = options.chunk.unwrap_or(gpu.profile().chunk).clamp(2, positions.min(MAX_CHUNK));
         let cache = KvCache::new(gpu, l, positions, options.kv)?;
         let rows = config.vision.as_ref().map_or(1, |v| v.patches());
         let patch_cols = model.clip.as_ref().map_or(4, |c| c.patch_cols());
@@ -185,10 +190,22 @@ impl Session {
         &self.model.gpu
     }
 
+    /// *Errors*: [`Error::Input`] unless the head has a row for every id, so that logits mean what they seem to.
+    fn needs_whole_head(&self, what: &str) -> Result<()> {
+        match self.model.task(self.options.task)?.rows.first_id {
+            0 => Ok(()),
+            _ => Err(Error::Input { what: what.into(), problem: "this session can only draw pictures".into() }),
+        }
+    }
+
     /// Values of the next run.
     fn set_step(&self, step: Step) {
         self.gpu().write(&self.buffers.step, 0, bytemuck::bytes_of(&step));
     }
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
 }
 
 fn vision_plan(

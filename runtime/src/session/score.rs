@@ -1,10 +1,12 @@
 //! Judging given text: how likely it is, and which of several answers fits best.
 
-use super::{Request, Session};
+use super::{Request, Session, Timings, ms};
 use crate::gpu::Usage;
 use crate::plan::{Builder, Pool};
 use crate::text::{Piece, log_softmax_at};
 use crate::{Error, Result};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// How well the model predicts a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,6 +15,17 @@ pub struct Perplexity {
     pub tokens: usize,
     /// Sum over all tokens but the first of the negative natural logarithm of their probability.
     pub nll: f64,
+}
+
+/// How likely each of several answers is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// By choice; they sum to 1.
+    pub probabilities: Vec<f64>,
+    /// Positions of the prompt, picture rows included.
+    pub prompt_tokens: usize,
+    /// Where the time went.
+    pub timings: Timings,
 }
 
 impl Perplexity {
@@ -28,6 +41,7 @@ impl Session {
     /// *Errors*: [`Error::Input`] for a text of less than two tokens, [`Error::ContextFull`] for one longer than the
     /// cache, those of the device.
     pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
+        self.needs_whole_head("text")?;
         let ids = self.model.tokenizer.encode(&[Piece::Text(text)], true)?;
         if ids.len() < 2 {
             return Err(Error::Input { what: "text".into(), problem: "has less than two tokens".into() });
@@ -53,39 +67,47 @@ impl Session {
         let plan = p.finish(&mut Pool::default(), &self.buffers.step)?;
 
         self.cached.clear();
-        let mut nll = 0.0;
+        let (mut nll, mut pos) = (0.0, 0);
         for chunk in ids.chunks(rows) {
-            self.stage_chunk(chunk);
+            self.stage_chunk(pos, chunk);
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             plan.encode(&mut encoder);
             gpu.submit(encoder);
             let bytes = gpu.read(&logits, (chunk.len() * head_rows * 4) as u64)?;
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             for row in values.chunks_exact(head_rows) {
-                self.cached.push(0);
-                if let Some(next) = ids.get(self.cached.len()) {
+                pos += 1;
+                if let Some(next) = ids.get(pos) {
                     nll -= log_softmax_at(&self.for_every_id(row.to_vec()), *next);
                 }
             }
         }
-        self.cached.clear();
-        gpu.forget(&logits);
         Ok(Perplexity { tokens: ids.len(), nll })
     }
 
     /// Probability of each of `choices` as the whole answer to a question, among these choices.
     ///
-    /// *Errors*: as [`Session::ask`]; [`Error::Input`] for an empty choice.
-    pub fn choose(&mut self, request: &Request, choices: &[String]) -> Result<Vec<f64>> {
+    /// *Errors*: as [`Session::ask`]; [`Error::Input`] for an empty choice, or a model that gives none a probability.
+    pub fn choose(&mut self, request: &Request, choices: &[String]) -> Result<Judged> {
+        self.check(request)?;
+        let mut timings = Timings::default();
+        let began = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
         if let Some(picture) = request.picture {
-            self.see(picture)?;
+            self.see(picture, request.cancel)?;
+            timings.image_ms = ms(began);
         }
+        let prefill_start = Instant::now();
         self.prefill(&positions.ids, request.cancel)?;
+        timings.prefill_ms = ms(prefill_start);
         let start = self.logits()?;
         let at = positions.ids.len();
         let mut scores = Vec::new();
+        timings.first_token_ms = ms(began);
         for choice in choices {
+            if request.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
             let ids = self.answer_ids(choice)?;
             if ids.is_empty() {
                 return Err(Error::Input { what: "--choices".into(), problem: "a choice is empty".into() });
@@ -107,7 +129,12 @@ impl Session {
         }
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
         let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
-        Ok(scores.into_iter().map(|s| (s - largest).exp() / total).collect())
+        if !total.is_finite() || total == 0.0 {
+            let problem = "the model's probabilities are not numbers; its weights are damaged".into();
+            return Err(Error::Input { what: "--choices".into(), problem });
+        }
+        let probabilities = scores.into_iter().map(|s| (s - largest).exp() / total).collect();
+        Ok(Judged { probabilities, prompt_tokens: at, timings })
     }
 
     /// Ids of a text that stands as an answer, after the assistant's mark.

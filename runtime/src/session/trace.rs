@@ -72,7 +72,7 @@ impl Session {
         if !self.options.traced {
             return Err(Error::Input { what: "trace".into(), problem: "the session was not made to be traced".into() });
         }
-        request.sampling.validate()?;
+        self.check(request)?;
         let positions = self.positions(request.turns, request.picture.is_some())?;
         let mut stages: BTreeMap<String, (Vec<f32>, usize)> = BTreeMap::new();
         let mut keep = |t: Traced| {
@@ -90,7 +90,7 @@ impl Session {
             self.picture = Some(picture.id);
         }
         for chunk in positions.ids.chunks(self.chunk) {
-            self.stage_chunk(chunk);
+            self.stage_chunk(self.cached.len(), chunk);
             self.prefill.run_traced(&gpu, chunk.len(), &mut keep)?;
             self.cached.extend_from_slice(chunk);
         }
@@ -123,9 +123,9 @@ impl Session {
             let id = sampler.next(&allowed);
             generated_ids.push(id);
             if let Some(drawing) = &mut drawing {
-                drawing.push(self, id);
+                drawing.push(self, id)?;
             }
-            if stop_ids.contains(&id) || generated_ids.len() == most {
+            if stop_ids.contains(&id) || generated_ids.len() >= most {
                 break;
             }
             self.feed(self.cached.len(), id)?;
@@ -194,14 +194,19 @@ impl Drawing {
         Ok(())
     }
 
-    fn push(&mut self, session: &Session, id: u32) {
-        match session.model.tokenizer.code_of(id) {
+    fn push(&mut self, session: &Session, id: u32) -> Result<()> {
+        match session.model.tokenizer.code_of(id).filter(|_| !self.grid.is_full()) {
             Some(code) => {
                 self.codes.push(code);
                 self.grid = self.grid.with_code();
             }
             None if self.grid.is_full() => self.ended = true,
-            None => self.grid = self.grid.with_newline(),
+            None if self.grid.newline_may_follow() => self.grid = self.grid.with_newline(),
+            None => {
+                let problem = "the model's logits are not numbers; its weights are damaged".into();
+                return Err(Error::Input { what: "generate".into(), problem });
+            }
         }
+        Ok(())
     }
 }

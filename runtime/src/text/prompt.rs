@@ -51,12 +51,6 @@ impl Prompt {
         };
         self.slots.iter().map(id).collect()
     }
-
-    /// Positions that the prompt takes if the picture has `picture_rows` rows.
-    pub fn positions(&self, picture_rows: usize) -> usize {
-        let pictures = self.slots.iter().filter(|s| **s == Slot::Picture).count();
-        self.slots.len() - pictures + pictures * picture_rows
-    }
 }
 
 /// Builds the prompt of a conversation. `picture`: there is one, shown with the first question.

@@ -23,7 +23,7 @@ const MAX_FILE_BYTES: usize = 128 << 20;
 const MAX_IDS: usize = 1 << 22;
 
 /// A part of a chunk of text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// Text of the prompt's template: added tokens in it act.
     Template(&'a str),
@@ -220,11 +220,6 @@ impl Tokenizer {
     /// Id of a token by its exact content, added or not.
     pub fn token_id(&self, content: &str) -> Option<u32> {
         self.added.get(content).map(|t| t.id).or_else(|| self.model.token_to_id(content))
-    }
-
-    /// Whether `content` is an added token: it acts in a [`Piece::Template`].
-    pub fn is_added(&self, content: &str) -> bool {
-        self.added.contains_key(content)
     }
 
     /// Ids of one chunk: the text between two pictures, or between a picture and an end of the prompt.
@@ -442,7 +437,7 @@ impl Tokenizer {
 }
 
 /// Text of an answer in the making; holds back a character until its last byte is there. See [`Tokenizer::stream`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TextStream {
     pieces: Arc<Vec<Box<[u8]>>>,
     pending: Vec<u8>,

@@ -1,6 +1,7 @@
 //! Compressed pixel data of DICOM files.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use hayro_jpeg2000::{DecodeSettings, DecoderContext, Image};
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
@@ -19,7 +20,7 @@ pub(super) fn frame<'a>(fragments: &[&'a [u8]], index: usize, frames: usize) -> 
     if frames == 1 {
         return Ok(Cow::Owned(fragments.concat()));
     }
-    let offsets: Vec<usize> =
+    let offsets: HashSet<usize> =
         offsets.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
     // An offset counts from the first fragment's item head; without a table a frame begins where its format's mark is.
     let mut at = 0;
@@ -147,7 +148,7 @@ pub(super) fn jpeg2000(layout: &Layout, bytes: &[u8]) -> Result<Frame, String> {
     // Some writers wrap the codestream in a JP2 file; what that adds is said by the DICOM elements.
     let start = bytes.windows(4).position(|w| w == [0xff, 0x4f, 0xff, 0x51]);
     let bytes = start.map(|at| &bytes[at..]).ok_or("DICOM JPEG 2000 data has no codestream")?;
-    let signed = check_codestream(bytes)?;
+    let signed = check_codestream(bytes, layout.channels)?;
     let settings = DecodeSettings { strict: true, ..DecodeSettings::default() };
     let image = Image::new(bytes, &settings).map_err(fail)?;
     expect(layout, image.width() as usize, image.height() as usize, layout.channels)?;
@@ -180,7 +181,7 @@ pub(super) fn jpeg2000(layout: &Layout, bytes: &[u8]) -> Result<Frame, String> {
 /// gigabytes (150 kB of data with tiles of 1 x 1 got the process killed). Returns whether samples are signed.
 ///
 /// *Source*: ISO/IEC 15444-1 annex A.
-fn check_codestream(bytes: &[u8]) -> Result<bool, String> {
+fn check_codestream(bytes: &[u8], channels: usize) -> Result<bool, String> {
     const MAX_TILES: u64 = 4096;
     const CUT: &str = "DICOM JPEG 2000 data is cut short or damaged";
     let word = |at: usize| {
@@ -193,6 +194,11 @@ fn check_codestream(bytes: &[u8]) -> Result<bool, String> {
     let tiles = |size: u32, tile: u32| u64::from(size).div_ceil(u64::from(tile.max(1)));
     if tiles(long(8)?, long(24)?).saturating_mul(tiles(long(12)?, long(28)?)) > MAX_TILES {
         return Err(format!("DICOM JPEG 2000 data has more than {MAX_TILES} tiles"));
+    }
+    // The decoder makes room for every component before anything else is compared.
+    let components = word(40)?;
+    if usize::from(components) != channels {
+        return Err(format!("DICOM JPEG 2000 data has {components} components instead of {channels}"));
     }
     let signed = byte(42)? & 0x80 != 0;
 

@@ -1,0 +1,451 @@
+#!/usr/bin/env python3
+"""Trains the demonstration model in the paper's stages and writes it in the published layout.
+
+    python train.py                       # all stages, two threads; run again after a kill: it goes on where it was
+    python train.py --smoke --work /tmp/w --out /tmp/c   # every stage, a few steps each
+    python train.py --stop vision         # up to and with one stage
+
+Stages: data, tokenizer, vision (attribute labels), base (language model + projector, captions; and questions about written
+reports), ask (comprehension H-LoRA), vq (GumbelVQ), generate (generation H-LoRA + fusion rows), export.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import phantoms as P
+import questions as Q
+from checkpoint import export
+from model import Adapter, Config, GumbelVq, HealthGpt, Projector, Text, normalise, to_vq, write_tokenizer
+
+STAGES = ("vision", "base", "ask", "vq", "generate")
+VALIDATION = 500_000_000  # seeds of the pictures watched during training; neither trained on nor held out
+
+
+@dataclass(frozen=True)
+class Plan:
+    pictures: int
+    drawn: int  # pictures of them that the drawing stages use
+    steps: dict[str, int]
+    every: int  # steps between checkpoints
+    watch: int  # steps between measurements on validation pictures
+
+
+FULL = Plan(48_000, 16_000, {"vision": 6000, "base": 4000, "ask": 6000, "vq": 3000, "generate": 4000}, 100, 500)
+SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
+BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
+RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
+
+
+# ---------------------------------------------------------------- data
+
+def _pair(seed: int, draw: int) -> tuple[np.ndarray, np.ndarray | None]:
+    p = P.phantom(seed)
+    return P.render(p), (P.shrink(P.render(p, lesions=False), draw) if p.lesions else None)
+
+
+def _render(job: tuple[int, int, int, bool]) -> tuple[np.ndarray, np.ndarray | None]:
+    first, last, draw, paired = job
+    if not paired:
+        return np.stack([P.render(P.phantom(s)) for s in range(first, last)]), None
+    both = [_pair(s, draw) for s in range(first, last)]
+    return np.stack([g for g, _ in both]), np.stack([P.shrink(g, draw) if c is None else c for g, c in both])
+
+
+class Data:
+    """Rendered once into files: pictures of seeds 0.., and small ones without lesions for the first `drawn`."""
+
+    def __init__(self, work: Path, plan: Plan, c: Config, threads: int) -> None:
+        names = work / f"pictures-{plan.pictures}.npy", work / f"clean-{plan.drawn}.npy"
+        if not all(n.exists() for n in names):
+            chunk = 256
+            jobs = [(i, min(i + chunk, plan.pictures), c.draw, i < plan.drawn) for i in range(0, plan.pictures, chunk)]
+            pictures = np.empty((plan.pictures, P.SIZE, P.SIZE), np.uint8)
+            clean = np.empty((plan.drawn, c.draw, c.draw), np.uint8)
+            with multiprocessing.get_context("fork").Pool(threads) as pool:
+                for (first, last, _, paired), (grey, small) in zip(jobs, pool.imap(_render, jobs)):
+                    pictures[first:last] = grey
+                    if paired and small is not None:
+                        clean[first:min(last, plan.drawn)] = small[:plan.drawn - first]
+            for name, array in zip(names, (pictures, clean)):
+                with open(name.with_suffix(".tmp"), "wb") as f:
+                    np.save(f, array)
+                name.with_suffix(".tmp").replace(name)
+        self.pictures, self.clean = (np.load(n, mmap_mode="r") for n in names)
+
+    def targets(self, seeds: Iterable[int], task: str, draw: int) -> np.ndarray:
+        """Small colour pictures: what each task should draw."""
+        out = []
+        for s in seeds:
+            small = P.shrink(np.asarray(self.pictures[s]), draw)
+            out.append(P.colour(np.asarray(self.clean[s])) if task == "remove" else P.marked(P.phantom(s), small) if task == "mark" else P.colour(small))
+        return np.stack(out)
+
+
+# ---------------------------------------------------------------- vision: attributes
+
+class Attributes(nn.Module):
+    """What the vision tower is taught with: per patch finding, depth and size; per picture range, caption and number.
+
+    The first layer must also keep the look of its patch, for that is all that the drawing task gets.
+    """
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.patch = nn.Linear(c.vision_width, len(P.KINDS) + 1 + 10 + len(P.SIZES))
+        self.whole = nn.Linear(c.vision_width, 2 + 2 + 3)
+        self.look = nn.Linear(c.vision_width, 49)
+
+
+def _attribute_labels(p: P.Phantom, c: Config) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Per patch (finding, depth, size; -100 where not asked), the patches at the centres, per picture."""
+    side = c.image // c.patch
+    label = np.full((side, side, 3), -100)
+    label[..., 0] = 0
+    centres, step = np.full(2, -100), P.metres_per_pixel(p.range_cm)
+    rows, columns = (np.mgrid[0:side, 0:side] + 0.5) * c.patch
+    for n, x in enumerate(p.lesions):
+        col, row = P.pixel(p.range_cm, x.x, x.z)
+        at = int(row) // c.patch, min(int(col) // c.patch, side - 1)
+        within = np.hypot((columns - col) * step / x.a, (rows - row) * step / x.b) < 1
+        within[at] = True
+        label[within] = P.KINDS.index(x.kind) + 1, x.depth_cm, P.SIZES.index(x.size_mm)
+        centres[n] = at[0] * side + at[1]
+    return label.reshape(-1, 3), centres, [P.RANGES.index(p.range_cm), int(p.caption is not None), len(p.lesions)]
+
+
+def vision_loss(model: HealthGpt, heads: Attributes, pictures: np.ndarray, seeds: Iterable[int]) -> tuple[Tensor, dict[str, float]]:
+    c = model.c
+    labels = [_attribute_labels(P.phantom(int(s)), c) for s in seeds]
+    patch, centre, whole = (torch.from_numpy(np.stack([np.asarray(x[i]) for x in labels])) for i in range(3))
+    pixels = normalise(pictures)
+    hidden = model.vision.hidden(pixels, c.vision_layers - 1)
+    last, first = hidden[-1][:, 1:], hidden[1][:, 1:]
+    kind, depth, size = heads.patch(last).split((len(P.KINDS) + 1, 10, len(P.SIZES)), -1)
+    total, report = torch.zeros(()), {}
+    found = torch.nn.functional.one_hot(centre.clamp(min=0), c.patches).mul((centre >= 0)[..., None]).sum(1).bool()
+    for n, (name, out) in enumerate((("kind", kind), ("depth", depth), ("size", size))):
+        flat, want = out.flatten(0, 1), patch[..., n].flatten()
+        weight = torch.tensor([0.15] + [1.0] * len(P.KINDS)) if n == 0 else None
+        total = total + F.cross_entropy(flat, want, weight)
+        hit = (out.argmax(-1) == patch[..., n])[found]
+        report[name] = float(hit.float().mean())
+    for n, (name, out) in enumerate(zip(("range", "caption", "count"), heads.whole(last.mean(1)).split((2, 2, 3), -1))):
+        total = total + 0.5 * F.cross_entropy(out, whole[:, n])
+        report[name] = float((out.argmax(-1) == whole[:, n]).float().mean())
+    look = F.avg_pool2d(pixels[:, :1], c.patch // 7).unfold(2, 7, 7).unfold(3, 7, 7).flatten(2, 3).flatten(1, 1)[:, 0].flatten(2)
+    report["look"] = float((error := F.mse_loss(heads.look(first), look)).detach())
+    return total + 2 * error, report
+
+
+# ---------------------------------------------------------------- language: many questions, one picture
+
+@dataclass(frozen=True)
+class Branch:
+    prompt: list[int]
+    answer: list[int]
+
+
+def packed_loss(model: HealthGpt, prefix: Tensor | None, branches: list[list[Branch]], task: str, adapter: Adapter | None) -> tuple[Tensor, float]:
+    """Loss of the answers; the branches of one picture share its prefix, see it and themselves, and not each other."""
+    batch, shared = len(branches), 0 if prefix is None else prefix.shape[1]
+    length = max(sum(len(b.prompt) + len(b.answer) - 1 for b in row) for row in branches)
+    ids, labels = np.zeros((batch, length), np.int64), np.full((batch, length), -100)
+    weight, segment = np.zeros((batch, length), np.float32), np.full((batch, shared + length), -1)
+    position = np.zeros((batch, shared + length), np.int64)
+    segment[:, :shared] = 0
+    position[:, :shared] = np.arange(shared)
+    for r, row in enumerate(branches):
+        at = 0
+        for n, b in enumerate(row):
+            all_ids = b.prompt + b.answer
+            size = len(all_ids) - 1
+            ids[r, at:at + size] = all_ids[:-1]
+            labels[r, at + len(b.prompt) - 1:at + size] = b.answer
+            weight[r, at:at + size] = len(b.answer) ** -0.5
+            segment[r, shared + at:shared + at + size] = n + 1
+            position[r, shared + at:shared + at + size] = shared + np.arange(size)
+            at += size
+    seg = torch.from_numpy(segment)
+    total = shared + length
+    mask = torch.ones(total, total, dtype=torch.bool).tril() & ((seg[:, :, None] == seg[:, None]) | (seg[:, None] == 0))
+    x = F.embedding(torch.from_numpy(ids), model.table("embed_tokens", task))
+    x = x if prefix is None else torch.cat([prefix, x], 1)
+    hidden, _ = model.language(x, torch.from_numpy(position)[:, None], mask[:, None], adapter)
+    want = torch.from_numpy(labels)
+    asked = want >= 0
+    logits = hidden[:, shared:][asked] @ model.table("lm_head", task).T
+    w = torch.from_numpy(weight)[asked]
+    loss = (F.cross_entropy(logits, want[asked], reduction="none") * w).sum() / w.sum()
+    return loss, float((logits.argmax(-1) == want[asked]).float().mean())
+
+
+def prefix_of(model: HealthGpt, text: Text, pictures: np.ndarray, task: str, projector: Projector, train_vision: bool = False) -> Tensor:
+    with torch.set_grad_enabled(train_vision):
+        features = model.vision(normalise(pictures), -2 if task == "ask" else 1)
+    head = model.table("embed_tokens", task)[torch.tensor(text.head)].expand(len(pictures), -1, -1)
+    return torch.cat([head, projector(features)], 1)
+
+
+def question_branches(text: Text, p: P.Phantom, rng: np.random.Generator, n: int) -> list[Branch]:
+    return [Branch(text.question(q.text, True), text.answer(q.sentence)) for q in Q.ask(p, rng, n)]
+
+
+def base_loss(model: HealthGpt, text: Text, data: Data, seeds: np.ndarray, rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    if step % 4 == 3:  # questions about a written report: the language model must know the words that the adapter will use
+        rows = []
+        for s in seeds:
+            p = P.phantom(int(s))
+            q = Q.ask(p, rng, 3)
+            rows.append([Branch(text.head + text.question(f"{Q.report(p)} {x.text}", False), text.answer(x.sentence)) for x in q])
+        loss, hit = packed_loss(model, None, rows, "ask", None)
+        return loss, {"written": hit}
+    rows = []
+    for s in seeds:
+        q = Q.caption_question(P.phantom(int(s)), rng)
+        rows.append([Branch(text.question(q.text, True), text.answer(q.sentence))])
+    prefix = prefix_of(model, text, data.pictures[seeds], "ask", model.base_projector, train_vision=True)
+    loss, hit = packed_loss(model, prefix, rows, "ask", None)
+    return loss, {"captions": hit}
+
+
+def ask_loss(model: HealthGpt, text: Text, data: Data, seeds: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    rows = [question_branches(text, P.phantom(int(s)), rng, 6) for s in seeds]
+    prefix = prefix_of(model, text, data.pictures[seeds], "ask", model.ask.mm_projector)
+    loss, hit = packed_loss(model, prefix, rows, "ask", model.ask)
+    return loss, {"tokens": hit}
+
+
+# ---------------------------------------------------------------- pictures out
+
+def vq_loss(vq: GumbelVq, data: Data, seeds: np.ndarray, rng: np.random.Generator, done: float, draw: int) -> tuple[Tensor, dict[str, float]]:
+    tasks = rng.choice(("reconstruct", "remove", "mark"), len(seeds))
+    x = to_vq(np.concatenate([data.targets([int(s)], str(t), draw) for s, t in zip(seeds, tasks)]))
+    temperature = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, done / 0.8)))
+    y, logits = vq(x, temperature)
+    pooled = [(F.avg_pool2d(x, k), F.avg_pool2d(y, k)) for k in (2, 4, 8)]
+    # Speckle cannot be coded; the coarse terms keep it from drowning what can.
+    fit = F.l1_loss(y, x) + sum(F.l1_loss(b, a) for a, b in pooled)
+    p = logits.softmax(1)
+    mean = p.mean((0, 2, 3))
+    spread = (mean * (mean + 1e-9).log()).sum() + math.log(len(mean))  # 0 when all codes are used alike
+    used = float(len(logits.argmax(1).unique()))
+    return fit + 0.05 * spread, {"fit": float(fit.detach()), "spread": float(spread.detach()), "codes": used}
+
+
+def target_codes(model: HealthGpt, data: Data, work: Path, n: int) -> np.ndarray:
+    """The codes of every target [n, task, grid * grid]; made once, after the VQ is trained."""
+    path = work / f"codes-{n}.npy"
+    if not path.exists():
+        out = np.empty((n, len(Q.DRAW), model.c.grid ** 2), np.int16)
+        for i in range(0, n, 64):
+            seeds = range(i, min(n, i + 64))
+            for k, task in enumerate(Q.DRAW):
+                out[i:i + len(seeds), k] = model.vq.encode(to_vq(data.targets(seeds, task, model.c.draw))).flatten(1).numpy()
+        np.save(path, out)
+    return np.load(path)
+
+
+def draw_ids(c: Config, text: Text, instruction: str, codes: np.ndarray | None) -> Branch:
+    prompt = [*text.question(instruction, True), c.start]
+    answer = [] if codes is None else [*(int(v) + c.start + 1 for v in codes), c.start + 1 + c.codes, text.end]
+    return Branch(prompt, answer)
+
+
+def generate_loss(model: HealthGpt, text: Text, data: Data, codes: np.ndarray, seeds: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    tasks = list(Q.DRAW)
+    rows = [[draw_ids(model.c, text, Q.instruction(tasks[k], rng), codes[s, k]) for k in rng.permutation(3)[:2]] for s in seeds]
+    prefix = prefix_of(model, text, data.pictures[seeds], "generate", model.generate.mm_projector)
+    loss, hit = packed_loss(model, prefix, rows, "generate", model.generate)
+    return loss, {"tokens": hit}
+
+
+# ---------------------------------------------------------------- the run
+
+class Run:
+    """Steps of one stage after another, with state on disk."""
+
+    def __init__(self, work: Path, plan: Plan, c: Config, seed: int) -> None:
+        self.work, self.plan, self.seed = work, plan, seed
+        torch.manual_seed(seed)
+        self.model, self.heads = HealthGpt(c), Attributes(c)
+        self.stage, self.step, self.optimiser = 0, 0, None
+        self._saved: dict[str, object] | None = None
+        state = work / "state.pt"
+        if state.exists():
+            saved = torch.load(state, weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            self.heads.load_state_dict(saved["heads"])
+            self.stage, self.step, self._saved = saved["stage"], saved["step"], saved["optimiser"]
+            print(f"goes on at {STAGES[self.stage] if self.stage < len(STAGES) else 'export'} step {self.step}", flush=True)
+
+    def save(self, optimiser: torch.optim.Optimizer | None) -> None:
+        new = self.work / "state.new"
+        torch.save({"model": self.model.state_dict(), "heads": self.heads.state_dict(), "stage": self.stage, "step": self.step,
+                    "optimiser": None if optimiser is None else optimiser.state_dict()}, new)
+        new.replace(self.work / "state.pt")
+
+    def log(self, **what: object) -> None:
+        with open(self.work / "log.jsonl", "a", encoding="utf-8") as f:
+            f.write(json.dumps(what) + "\n")
+        print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in what.items()), flush=True)
+
+    def train(self, name: str, groups: list[dict[str, object]], loss: Callable[[int, np.random.Generator], tuple[Tensor, dict[str, float]]],
+              watch: Callable[[], dict[str, float]]) -> None:
+        index = STAGES.index(name)
+        if self.stage > index:
+            return
+        steps, rate = self.plan.steps[name], RATE[name]
+        for p in [*self.model.parameters(), *self.heads.parameters()]:
+            p.requires_grad_(False)
+        parameters = [p for g in groups for p in g["params"]]  # type: ignore[attr-defined]
+        for p in parameters:
+            p.requires_grad_(True)
+        scales = [float(g.pop("scale", 1.0)) for g in groups]  # type: ignore[arg-type]
+        optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        if self._saved is not None:
+            optimiser.load_state_dict(self._saved)
+            self._saved = None
+        seen: dict[str, list[float]] = {}
+        clock, worked = time.perf_counter(), time.process_time()
+        while self.step < steps:
+            step, warm = self.step, max(1, min(200, steps // 10))
+            factor = min(1.0, (step + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            for g, scale in zip(optimiser.param_groups, scales):
+                g["lr"] = rate * factor * scale
+            torch.manual_seed(self.seed * 1_000_003 + index * 100_003 + step)
+            value, report = loss(step, np.random.default_rng([self.seed, index, step]))
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            self.step += 1
+            for k, v in {"loss": float(value.detach()), **report}.items():
+                seen.setdefault(k, []).append(v)
+            if self.step % 50 == 0 or self.step == steps:
+                ms, cpu = ((now - then) * 1e3 / len(seen["loss"]) for now, then in ((time.perf_counter(), clock), (time.process_time(), worked)))
+                self.log(stage=name, step=self.step, ms=round(ms), cpu_ms=round(cpu), **{k: float(np.nanmean(v)) for k, v in seen.items()})
+                seen = {}
+                clock, worked = time.perf_counter(), time.process_time()
+            if self.step % self.plan.watch == 0 or self.step == steps:
+                with torch.no_grad():
+                    self.log(stage=name, step=self.step, watch=True, **watch())
+                clock, worked = time.perf_counter(), time.process_time()
+            if self.step % self.plan.every == 0:
+                self.save(optimiser)
+        self.stage, self.step = index + 1, 0
+        if name == "base":  # each task starts from the projector of the captions
+            for adapter in (self.model.ask, self.model.generate):
+                adapter.mm_projector.load_state_dict(self.model.base_projector.state_dict())
+            self.model.mean_rows()
+        self.save(None)
+
+
+def watch_answers(model: HealthGpt, text: Text, n: int, adapter: bool = True) -> dict[str, float]:
+    from evaluate import ask_all, score
+    return score(ask_all(model, text, range(VALIDATION, VALIDATION + n), 4, held_out=False, adapter=adapter))
+
+
+def main() -> None:
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    here = Path(__file__).resolve().parent
+    ap.add_argument("--work", type=Path, default=here / "work", help="state, log and rendered pictures")
+    ap.add_argument("--out", type=Path, default=here / "checkpoint")
+    ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--smoke", action="store_true", help="a few steps of every stage")
+    ap.add_argument("--steps", default="", help="other step counts: vision=500,base=100")
+    ap.add_argument("--pictures", type=int, default=0, help="render so many pictures")
+    ap.add_argument("--stop", choices=STAGES, help="the last stage to run")
+    a = ap.parse_args()
+    torch.set_num_threads(a.threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
+    plan = SMOKE if a.smoke else FULL
+    changed = {k: int(v) for k, v in (x.split("=") for x in a.steps.split(",") if x)}
+    pictures = a.pictures or plan.pictures
+    plan = Plan(pictures, min(plan.drawn, pictures), plan.steps | changed, plan.every, plan.watch)
+    a.work.mkdir(parents=True, exist_ok=True)
+    c, start = Config(), time.perf_counter()
+
+    data = Data(a.work, plan, c, a.threads)
+    print(f"data {time.perf_counter() - start:.0f} s", flush=True)
+    if not (a.out / "phi3/tokenizer_config.json").exists():
+        write_tokenizer(a.out / "phi3", Q.corpus(np.random.default_rng(a.seed), 300 if a.smoke else 3000), c.pieces)
+    text = Text(a.out / "phi3")
+    run = Run(a.work, plan, c, a.seed)
+    model, few = run.model, 16 if a.smoke else 100
+    model.eval()  # there is no dropout anywhere
+
+    def pick(rng: np.random.Generator, name: str, n: int = plan.pictures) -> np.ndarray:
+        return np.sort(rng.choice(n, BATCH[name], replace=False))
+
+    def watch_vision() -> dict[str, float]:
+        seeds = range(VALIDATION, VALIDATION + 4 * few)
+        return vision_loss(model, run.heads, np.stack([P.render(P.phantom(s)) for s in seeds]), seeds)[1]
+
+    def step_vision(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        seeds = pick(rng, "vision")
+        return vision_loss(model, run.heads, data.pictures[seeds], seeds)
+
+    def parameters(*modules: nn.Module) -> dict[str, object]:
+        return {"params": [p for m in modules for p in m.parameters()]}
+
+    def stop_after(name: str) -> bool:
+        return a.stop == name
+
+    run.train("vision", [parameters(model.vision, run.heads)], step_vision, watch_vision)
+    if stop_after("vision"):
+        return
+    run.train("base", [parameters(model.language, model.base_projector), parameters(model.vision) | {"scale": 0.3}],
+              lambda step, rng: base_loss(model, text, data, pick(rng, "base"), rng, step), watch_caption(model, text, few))
+    if stop_after("base"):
+        return
+    run.train("ask", [parameters(model.ask)], lambda step, rng: ask_loss(model, text, data, pick(rng, "ask"), rng),
+              lambda: watch_answers(model, text, few))
+    if stop_after("ask"):
+        return
+    run.train("vq", [parameters(model.vq)],
+              lambda step, rng: vq_loss(model.vq, data, pick(rng, "vq", plan.drawn), rng, step / plan.steps["vq"], c.draw), lambda: {})
+    if stop_after("vq"):
+        return
+    codes = target_codes(model, data, a.work, plan.drawn) if run.stage <= STAGES.index("generate") else np.empty(0)
+
+    def watch_drawn() -> dict[str, float]:
+        from evaluate import draw_all
+        return draw_all(model, text, range(VALIDATION, VALIDATION + few // 2), held_out=False)[0]
+
+    run.train("generate", [parameters(model.generate, model.fusion)],
+              lambda step, rng: generate_loss(model, text, data, codes, pick(rng, "generate", plan.drawn), rng), watch_drawn)
+    size = export(model, a.out)
+    run.log(stage="export", megabytes=size / 1e6, minutes=(time.perf_counter() - start) / 60)
+    if size > 40e6:
+        raise SystemExit("the checkpoint is larger than 40 MB")
+
+
+def watch_caption(model: HealthGpt, text: Text, n: int) -> Callable[[], dict[str, float]]:
+    """Token recall of the report by the base alone."""
+    def measure() -> dict[str, float]:
+        from evaluate import recall
+        seeds = range(VALIDATION, VALIDATION + n)
+        seen = model.see(np.stack([P.render(P.phantom(s)) for s in seeds]), "ask", model.base_projector)
+        asked = text.question("Describe the image.", True)
+        out = model.answer(text, seen, [asked] * n, "ask", 80, adapter=False)
+        exact = [text.decode(o) == Q.report(P.phantom(s)) for o, s in zip(out, seeds)]
+        return {"recall": float(np.mean([recall(Q.report(P.phantom(s)), text.decode(o)) for o, s in zip(out, seeds)])), "exact": float(np.mean(exact))}
+    return measure
+
+
+if __name__ == "__main__":
+    main()
