@@ -89,7 +89,9 @@ def write_tokenizer(folder: Path, texts: list[str], pieces: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(c) for c in range(33, 127)] + [MARK]
     learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    # Sentencepiece's habit: no piece mixes letters, digits and punctuation. No mark before the first word, for in a
+    # prompt it follows a line break or a chat token.
+    learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="never"), pre_tokenizers.Punctuation(), pre_tokenizers.Digits()])
     room = pieces - 3 - 256
     learner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=room, initial_alphabet=letters, limit_alphabet=len(letters), show_progress=False))
     learnt = json.loads(learner.to_str())["model"]

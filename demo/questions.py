@@ -33,35 +33,35 @@ class Question:
 
 
 # topic -> (wordings to train on, wordings held out). FIND is "lesion", IT one certain finding, KIND a name, SIDE left/right.
-_PIC = "(image|picture|scan|ultrasound|ultrasound image|sonogram|study|frame)"
-_SEE = "(seen|visible|shown|present|visualized|identified|found|depicted|detected)"
-_FIND = "(lesion|abnormality|finding|focal lesion)"
+_PIC = "(image|picture|scan|ultrasound|ultrasound image|sonogram|study|frame|B-mode image|US image)"
+_SEE = "(seen|visible|shown|present|visualized|identified|found|depicted|detected|noted|observed|evident)"
+_FIND = "(lesion|abnormality|finding|focal lesion|pathology)"
 _FINDS = "(lesions|abnormalities|findings|focal lesions)"
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "report": ((f"(Describe|Report on|Summarize|Interpret) (the|this) {_PIC}.", f"(Write|Give|Provide) a (short |brief |)(report|description) (of|for) (the|this) {_PIC}.",
                 f"What (does|can) (the|this) {_PIC} show?", f"(Please describe|Please report) (the|this) {_PIC}.", f"What (is|can be) seen (in|on) (the|this) {_PIC}?"),
                (f"(Provide|Write) a (brief |)(summary|report) of what this {_PIC} shows.", f"Describe what is {_SEE} in this {_PIC}.")),
     "abnormal": ((f"Is there (a|any|evidence of a) {_FIND} (in|on) (the|this) {_PIC}?", f"Does (the|this) {_PIC} (show|contain|have) (a|any) {_FIND}?",
-                  f"Is (a|any) {_FIND} {_SEE}( in the {_PIC}|)?", f"Are (there any|any) {_FINDS} {_SEE}?", f"Is (the|this) {_PIC} abnormal?", f"(Do|Can) you see (a|any) {_FIND}?"),
+                  f"Is (a|any) {_FIND} {_SEE}( in the {_PIC}|)?", f"Are (there any|any) {_FINDS} {_SEE}?", f"Is (the|this) {_PIC} abnormal?", f"(Do|Can) you see (a|any) {_FIND}?", f"Is there (anything|something) (abnormal|wrong|pathological)( {_SEE}| here| in the {_PIC}|)?", "Is any abnormality present, yes or no?"),
                  (f"Can (a|any) {_FIND} be {_SEE} (in|on) this {_PIC}?", f"Is there any {_FIND} {_SEE} here?")),
     "normal": ((f"Is (the|this) {_PIC} normal?", f"Does (the|this) {_PIC} (look|appear) normal?", f"Is this a normal {_PIC}?", f"Is (the|this) {_PIC} (free of|without) {_FINDS}?",
-                f"Is the (organ|tissue|parenchyma) normal?"),
-               (f"Would you call this {_PIC} normal?", f"Is everything normal (in|on) this {_PIC}?")),
+                f"(Is the (organ|tissue|liver|parenchyma) normal|Does the (organ|tissue|liver|parenchyma) (look|appear) normal)( here|)?", f"Is everything (normal|fine|in order)?"),
+               (f"Would you call this {_PIC} normal?", f"Is everything normal (in|on) this {_PIC}?", f"Can this {_PIC} be called normal?")),
     "kind?": ((f"Is there a KIND( in the {_PIC}|)?", f"Is a KIND {_SEE}( in the {_PIC}|)?", f"Does (the|this) {_PIC} (show|contain|have) a KIND?", f"(Do|Can) you see a KIND?",
-               f"Is there (any |)evidence of a KIND?", f"Does the patient have a KIND?"),
+               f"Is there (any |)evidence of a KIND?", f"Does the patient have a KIND?", f"Is the {_FIND} a KIND?", f"Could (this|it) be a KIND?", f"Is (this|it) a KIND?"),
               (f"Can a KIND be {_SEE} (in|on) this {_PIC}?", f"Is any KIND {_SEE} here?")),
     "kind side?": ((f"Is there a KIND on the SIDE( side|)?", f"Is a KIND {_SEE} on the SIDE( side|)?", f"Does the SIDE side (of the {_PIC} |)(show|contain|have) a KIND?",
-                    f"Is there a KIND (in the SIDE half|on the SIDE side of the {_PIC})?"),
+                    f"Is there a KIND (in the SIDE half|on the SIDE side of the {_PIC})?", f"Is the {_FIND} on the SIDE a KIND?", "Do you see a KIND (on|in|at) the SIDE( side| half|)?"),
                    (f"Can you see a KIND (on the SIDE side|on the SIDE of the {_PIC})?", f"Is any KIND {_SEE} on the SIDE?")),
-    "several?": ((f"Is there more than one {_FIND}?", f"Are there (two|multiple|several) {_FINDS}( {_SEE}|)?", f"Does (the|this) {_PIC} (show|contain) (more than one {_FIND}|two {_FINDS})?"),
+    "several?": ((f"Is there more than one {_FIND}?", f"Are there (two|multiple|several) {_FINDS}( {_SEE}|)?", f"Does (the|this) {_PIC} (show|contain) (more than one {_FIND}|two {_FINDS})?", f"(Is|Are) there (at least two|two or more) {_FINDS}?", "Is there a second lesion?"),
                  (f"Can you see more than one {_FIND} here?", f"Are multiple {_FINDS} {_SEE}?")),
     "side?": (("Is IT (on|to) the left or (on |to |)the right?", f"Is IT (on|in) the left or right (side|half)( of the {_PIC}|)?", f"Which side is IT on, left or right?",
-               "Does IT lie on the left or (on |)the right( side|)?"),
+               "Does IT lie on the left or (on |)the right( side|)?", "(On which side|Where) (is IT|does IT lie), (left or right|on the left or on the right)?", f"Which (half|side) of the {_PIC} (contains|shows) IT: left or right?"),
               (f"Left or right: which side of the {_PIC} is IT on?", "Is IT located on the left or right?")),
-    "cystic?": (("Is IT cystic or solid?", "Is IT solid or cystic?", "Does IT (look|appear) (cystic or solid|solid or cystic)?", "Would you call IT (cystic or solid|solid or cystic)?"),
+    "cystic?": (("Is IT cystic or solid?", "Is IT solid or cystic?", "Does IT (look|appear) (cystic or solid|solid or cystic)?", "Would you call IT (cystic or solid|solid or cystic)?", "Is IT more likely (cystic or solid|solid or cystic)?", "(What is|Which describes) IT: (cystic or solid|solid or cystic)?", "Is IT a (cystic or solid|solid or cystic) lesion?"),
                 (f"Cystic or solid: what is IT?", "Is IT a cystic or a solid finding?")),
     "echo?": (("Is IT (hypoechoic or hyperechoic|hyperechoic or hypoechoic)?", "Does IT (look|appear) (hypoechoic or hyperechoic|hyperechoic or hypoechoic)?",
-               "Would you call IT (hypoechoic or hyperechoic|hyperechoic or hypoechoic)?"),
+               "Would you call IT (hypoechoic or hyperechoic|hyperechoic or hypoechoic)?", "Is IT more (hypoechoic or hyperechoic|hyperechoic or hypoechoic)?", "(What is|Which describes) IT: (hypoechoic or hyperechoic|hyperechoic or hypoechoic)?"),
               ("Hypoechoic or hyperechoic: what is IT?", "Is the echogenicity of IT hypoechoic or hyperechoic?")),
     "shadow?": ((f"Is there (an |any |)(acoustic |posterior |)(shadow|shadowing)( {_SEE}| in the {_PIC}|)?", f"Does (the|this) {_PIC} (show|contain) (an acoustic shadow|acoustic shadowing|shadowing)?",
                  f"Is (acoustic|posterior) shadowing {_SEE}?", "Does any lesion cast a shadow?"),
@@ -69,29 +69,30 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "caption?": ((f"Is there (any |)(text|a caption|an annotation|writing) (burned into|in|on) (the|this) {_PIC}?", f"Does (the|this) {_PIC} (have|contain|show) (a caption|any text|an annotation|text)?",
                   f"Is (a caption|any text|an annotation|text) {_SEE}?", f"(Do|Can) you see (a caption|any text|an annotation)?", f"Is a (burned-in |)caption {_SEE}( in the {_PIC}|)?"),
                  (f"Can (any text|a caption) be {_SEE} (in|on) this {_PIC}?", f"Is there (a caption|an annotation) {_SEE} here?")),
-    "deeper?": (("Is IT deeper than NUM cm?", "Does IT lie (deeper than|more than) NUM cm deep?", "Is the depth of IT (more|greater) than NUM cm?", "Is IT more than NUM cm deep?"),
+    "deeper?": (("Is IT deeper than NUM cm?", "Does IT lie (deeper than|more than) NUM cm deep?", "Is the depth of IT (more|greater) than NUM cm?", "Is IT more than NUM cm deep?", "Is IT (found|located|seen) (deeper than|below) NUM cm?", "Does the depth of IT exceed NUM cm?"),
                 ("Does IT lie deeper than NUM cm?", "Is IT at a depth of more than NUM cm?")),
-    "larger?": (("Is IT larger than NUM mm?", "Is IT (bigger|more) than NUM mm( in size|)?", "Is the (size|diameter) of IT (more|greater) than NUM mm?", "Does IT measure more than NUM mm?"),
+    "larger?": (("Is IT larger than NUM mm?", "Is IT (bigger|more) than NUM mm( in size|)?", "Is the (size|diameter) of IT (more|greater) than NUM mm?", "Does IT measure more than NUM mm?", "Does the (size|diameter) of IT exceed NUM mm?", "Is IT greater than NUM mm?"),
                 ("Does IT have a (size|diameter) of more than NUM mm?", "Is the diameter of IT larger than NUM mm?")),
     "what": ((f"What (abnormality|lesion|finding|pathology) is {_SEE}( in the {_PIC}|)?", f"What (kind|type) of (lesion|abnormality|finding) is {_SEE}( in the {_PIC}|)?",
-              f"What is the (diagnosis|abnormality|finding)( in the {_PIC}|)?", f"Which (abnormality|lesion|finding) (is {_SEE}|does the {_PIC} show)?", "What is wrong (here|in the image)?"),
+              f"What is the (diagnosis|abnormality|finding)( in the {_PIC}|)?", f"Which (abnormality|lesion|finding) (is {_SEE}|does the {_PIC} show)?", "What is wrong (here|in the image)?", f"(Name|Identify|State) the (abnormality|lesion|pathology|finding)( in the {_PIC}|).", "What is your diagnosis?", f"What pathology does (the|this) {_PIC} (show|contain)?"),
              (f"Which (kind|type) of (lesion|abnormality) (is|can be) {_SEE} (in|on) this {_PIC}?", f"What (abnormality|lesion) do you see (here|in this {_PIC})?")),
     "what side": ((f"What is {_SEE} on the SIDE( side|)( of the {_PIC}|)?", f"What (abnormality|lesion|finding) is (on|{_SEE} on) the SIDE( side|)?", "What (is|lies) on the SIDE( side|)?",
-                   f"What (kind|type) of (lesion|finding) is on the SIDE( side|)?"),
+                   f"What (kind|type) of (lesion|finding) is on the SIDE( side|)?", f"(Name|Identify) the (lesion|finding|abnormality) on the SIDE( side|).", "Which (lesion|finding) (is|lies) on the SIDE( side|)?", f"What does the SIDE (side|half) of the {_PIC} show?"),
                   (f"Which (abnormality|lesion) is {_SEE} on the SIDE( side|)?", "What do you see on the SIDE( side|)?")),
-    "count": ((f"How many {_FINDS} are (there|{_SEE})( in the {_PIC}|)?", f"What is the number of {_FINDS}?", f"How many {_FINDS} (does the {_PIC} (show|contain)|(do|can) you see)?", f"Count the {_FINDS}."),
+    "count": ((f"How many {_FINDS} are (there|{_SEE})( in the {_PIC}|)?", f"What is the number of {_FINDS}?", f"How many {_FINDS} (does the {_PIC} (show|contain)|(do|can) you see)?", f"Count the {_FINDS}.", f"(State|Tell me) the number of {_FINDS}( in the {_PIC}|)."),
               (f"How many {_FINDS} can be {_SEE} (in|on) this {_PIC}?", f"Give the number of {_FINDS} {_SEE}.")),
-    "where": (("Where is IT( located|)?", "On (which|what) side is IT?", f"(Which|What) side (of the {_PIC} |)is IT on?", f"Where (in the {_PIC} |)does IT lie?", "What is the (location|position) of IT?"),
+    "where": (("Where is IT( located|)?", "On (which|what) side is IT?", f"(Which|What) side (of the {_PIC} |)is IT on?", f"Where (in the {_PIC} |)does IT lie?", "What is the (location|position) of IT?", "(Locate|Localize) IT.", f"In (which|what) (half|part) of the {_PIC} is IT( located|)?", "(State|Give) the (side|location|position) of IT."),
               ("On which side does IT lie?", f"Where (in|on) this {_PIC} is IT {_SEE}?")),
     "depth": (("How deep is IT?", "(At|In) what depth (is|does) IT( lie|)?", "What is the depth of IT( in cm|)?", "How (far|deep) below the (skin|surface|probe) is IT?", "How many centimeters deep is IT?",
-               "(Give|Estimate|Measure) the depth of IT."),
+               "(Give|Estimate|Measure|State) the depth of IT( in cm|).","What depth does IT have?", "How many cm deep is IT( located|)?", "At what depth (can IT be seen|is IT located)?"),
               ("How deep does IT lie?", "At which depth is IT (located|found)?")),
-    "size": (("How (large|big) is IT?", "What is the (size|diameter|extent) of IT( in mm|)?", "What does IT measure?", "How many millimeters (large|wide) is IT?", "(Give|Estimate|Measure) the (size|diameter) of IT."),
+    "size": (("How (large|big) is IT?", "What is the (size|diameter|extent) of IT( in mm|)?", "What does IT measure?", "How many millimeters (large|wide) is IT?", "(Give|Estimate|Measure|State) the (size|diameter) of IT( in mm|).", "How many mm does IT measure?", "How wide is IT?", "What (is|are) the (dimensions|measurements) of IT?"),
              ("What size is IT?", "How (large|big) is the diameter of IT?")),
     "range": ((f"What is the (imaging|scan|total|maximum) depth( of the {_PIC}|)?", f"How deep is (the|this) {_PIC}?", "What does the depth scale show?", f"What depth (range |)does (the|this) {_PIC} (cover|show)?",
                "What is the depth (setting|range)?"),
               (f"What is the depth setting of this {_PIC}?", f"(Give|Estimate) the (imaging|maximum) depth of this {_PIC}.")),
 }
+SUFFIXES = ("", "", "", "", "", "", " Answer briefly.", " Please answer.")
 PREFIXES = ("", "", "", "", "", "", "Please answer: ", "Question: ", "Doctor, ", "In your opinion, ", "Based on this image, ", "Looking at the scan, ")
 
 
@@ -234,6 +235,7 @@ def _vary(text: str, rng: Rng) -> str:
     if prefix and not prefix.endswith(": "):
         text = text[0].lower() + text[1:]
     text = prefix + text
+    text += str(rng.choice(SUFFIXES))
     draw = rng.random()
     if draw < 0.08:
         text = text.lower()

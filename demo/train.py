@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import phantoms as P
 import questions as Q
 from checkpoint import export
-from model import Adapter, Config, GumbelVq, HealthGpt, Projector, Text, normalise, to_vq, write_tokenizer
+from model import SYSTEM, Adapter, Config, GumbelVq, HealthGpt, Projector, Text, normalise, to_vq, write_tokenizer
 
 STAGES = ("vision", "base", "ask", "vq", "generate")
 VALIDATION = 500_000_000  # seeds of the pictures watched during training; neither trained on nor held out
@@ -382,7 +382,7 @@ def main() -> None:
     data = Data(a.work, plan, c, a.threads)
     print(f"data {time.perf_counter() - start:.0f} s", flush=True)
     if not (a.out / "phi3/tokenizer_config.json").exists():
-        write_tokenizer(a.out / "phi3", Q.corpus(np.random.default_rng(a.seed), 300 if a.smoke else 3000), c.pieces)
+        write_tokenizer(a.out / "phi3", Q.corpus(np.random.default_rng(a.seed), 300 if a.smoke else 3000) + [SYSTEM] * 300, c.pieces)
     text = Text(a.out / "phi3")
     run = Run(a.work, plan, c, a.seed)
     model, few = run.model, 16 if a.smoke else 100

@@ -92,9 +92,9 @@ pub struct Image {
 /// How an answer is chosen.
 #[derive(clap::Args)]
 pub struct Choose {
-    /// Most tokens of the answer
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
-    pub max_tokens: usize,
+    /// Most tokens of the answer [default: 512; of a traced picture, as many as it has]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub max_tokens: Option<usize>,
     /// 0 takes the most likely token; more flattens the choice
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,

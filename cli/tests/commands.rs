@@ -149,6 +149,9 @@ fn a_traced_picture_has_its_codes() {
 #[test]
 fn perplexity_counts_tokens_and_sums_their_surprise() {
     let file = scratch("text.txt");
+    // A text in which no token has more than a byte is longer in tokens than in bytes.
+    std::fs::write(&file, "é").unwrap();
+    assert!(run(&["perplexity", "-m", path(model()), path(&file)]).status.success());
     std::fs::write(&file, "The liver is of normal size. No stone is seen in the gallbladder.").unwrap();
     let output = run(&["perplexity", "-m", path(model()), path(&file), "--json"]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -188,7 +191,7 @@ fn generate_never_replaces_what_it_reads() {
     let output = run(&["generate", "-m", path(model()), "-i", path(&input), "Draw.", "-o", path(&input)]);
     fails(&output, 2, &["own-input.png", "is an input"]);
     let output = run(&["generate", "-m", path(model()), "Draw.", "-o", path(model())]);
-    fails(&output, 2, &["is an input"]);
+    fails(&output, 2, &[".png"]);
     assert_eq!(std::fs::read(&input).unwrap(), before);
 }
 

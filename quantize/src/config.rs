@@ -356,6 +356,12 @@ fn vision(parts: &Parts, notes: &mut Vec<String>) -> Result<Vision> {
         ));
         published_preprocessor(image)
     });
+    let file = Object { path: dir.join("preprocessor_config.json"), value: &preprocessor };
+    let read = runtime::image::Preprocess::new(preprocessor.to_string().as_bytes());
+    let side = read.map_err(|problem| file.wrong(problem))?.crop as usize;
+    if side != image {
+        return Err(file.wrong(format!("its pictures are {side} x {side}, the vision tower takes {image} x {image}")));
+    }
     Ok(Vision {
         layers: c.count("num_hidden_layers")?,
         hidden: c.count("hidden_size")?,
@@ -403,6 +409,12 @@ fn task_config(
         Task::Ask => source::Task::Ask,
         Task::Generate => source::Task::Generate,
     };
+    for (key, found) in [("hlora_r", rank), ("hlora_nums", experts)] {
+        if let Some(said) = parts.said(source_task, key).filter(|said| *said != found as f64) {
+            let problem = format!("the adapter has {key} {found}, the accompanying settings say {said}");
+            return Err(Error::file(adapter.path(), problem));
+        }
+    }
     let alpha = flag.or_else(|| parts.alpha(source_task, rank)).unwrap_or_else(|| {
         notes.push(format!(
             "alpha of {}: no file says it, {} as twice the rank (--alpha-{})",

@@ -212,6 +212,34 @@ fn alpha_comes_from_flag_then_settings_then_rank() {
 }
 
 #[test]
+fn damaged_or_contradictory_settings_are_refused_and_never_guessed_around() {
+    let dir = Folder::with_golden("settings");
+    let checkpoint = dir.at("checkpoint");
+    let try_with = |settings: &str| {
+        fs::write(dir.at("settings.json"), settings).unwrap();
+        fails(4, arguments(&checkpoint, &["--dry-run"]))
+    };
+    assert!(try_with("{").contains("settings.json"));
+    assert!(try_with("[]").contains("settings.json"));
+    assert!(try_with(r#"{"comprehension": {"hlora_alpha": "32"}}"#).contains("hlora_alpha"));
+    let said = try_with(r#"{"comprehension": {"hlora_alpha": 32, "hlora_r": 7}}"#);
+    assert!(said.contains("hlora_r 16") && said.contains('7'), "{said}");
+    assert!(try_with(r#"{"generation": {"hlora_alpha": 32, "hlora_nums": 2}}"#).contains("hlora_nums 4"));
+}
+
+#[test]
+fn a_preprocessor_that_the_runtime_would_refuse_is_refused_before_the_work() {
+    let dir = Folder::with_golden("preprocessor");
+    let file = dir.at("checkpoint/clip/preprocessor_config.json");
+    let before = fs::read_to_string(&file).unwrap();
+    for (from, to, word) in [("\"resample\": 3", "\"resample\": 2", "resample"), ("112", "98", "98 x 98")] {
+        fs::write(&file, before.replace(from, to)).unwrap();
+        let said = fails(4, arguments(&dir.at("checkpoint"), &["--dry-run"]));
+        assert!(said.contains("preprocessor_config.json") && said.contains(word), "{said}");
+    }
+}
+
+#[test]
 fn configurations_that_cannot_be_computed_are_refused_by_name() {
     let folder = Folder::with_golden("config");
     let path = folder.at("checkpoint/phi3/config.json");

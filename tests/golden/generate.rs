@@ -76,7 +76,9 @@ fn every_stage_of_a_picture_is_the_references() {
         let golden = Golden::read("generation");
         let turns = golden.turns();
         let shown = picture(&model);
-        let trace = session.trace(&Request { picture: Some(&shown), ..Request::new(&turns) }).expect("a trace");
+        let trace = session
+            .trace(&Request { picture: Some(&shown), max_tokens: usize::MAX, ..Request::new(&turns) })
+            .expect("a trace");
         let faults = golden.faults(&stages(&trace), bound);
         assert!(faults.is_empty(), "{variants:?}, {kv:?}:\n{}", faults.join("\n"));
         for (key, found) in [

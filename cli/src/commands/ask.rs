@@ -70,7 +70,7 @@ fn request<'a>(args: &Ask, turns: &'a [Turn], picture: Option<&'a Picture>, canc
     let choose = &args.choose;
     Request {
         picture,
-        max_tokens: choose.max_tokens,
+        max_tokens: choose.max_tokens.unwrap_or(512),
         sampling: Sampling { temperature: choose.temperature, top_p: choose.top_p, seed: choose.seed },
         probabilities: args.json,
         cancel,

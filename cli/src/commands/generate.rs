@@ -1,7 +1,7 @@
 //! `healthgpt generate`.
 
 use crate::args::{Generate, Task};
-use crate::failure::{FAILED, Failure, INTERRUPTED, Result};
+use crate::failure::{FAILED, Failure, INTERRUPTED, Result, USAGE};
 use crate::{input, interrupt, open, output};
 use runtime::image::encode_png;
 use runtime::text::Sampling;
@@ -14,6 +14,12 @@ use std::time::Instant;
 
 pub fn run(args: &Generate) -> Result {
     let cancel = interrupt::catch()?;
+    if !args.output.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
+        return Err(Failure::new(
+            USAGE,
+            format!("{}: a PNG is written; let the name end in .png", args.output.display()),
+        ));
+    }
     let outputs = [Some(&args.output), args.codes_out.as_ref()];
     output::check_files(&outputs, &[args.image.image.as_ref(), Some(&args.open.model)])?;
     let rgb = input::picture(&args.image)?;

@@ -1,6 +1,6 @@
 //! `healthgpt trace`.
 
-use crate::args::Trace;
+use crate::args::{Task, Trace};
 use crate::failure::{FAILED, Failure, Result};
 use crate::{input, open, output};
 use runtime::text::{Sampling, Turn};
@@ -20,7 +20,7 @@ pub fn run(args: &Trace) -> Result {
     let mut session = Session::new(&model, options)?;
     let request = Request {
         picture: picture.as_ref(),
-        max_tokens: args.choose.max_tokens,
+        max_tokens: args.choose.max_tokens.unwrap_or(if args.task == Task::Generate { usize::MAX } else { 512 }),
         sampling: Sampling { temperature: args.choose.temperature, top_p: args.choose.top_p, seed: args.choose.seed },
         ..Request::new(&turns)
     };

@@ -158,6 +158,11 @@ impl Parts {
         if missing.is_empty() { Ok(()) } else { Err(Error::Missing { missing, looked_in: self.looked_in.clone() }) }
     }
 
+    /// What the settings say about this very task.
+    pub fn said(&self, task: Task, key: &str) -> Option<f64> {
+        self.settings.as_ref()?.get(task.settings_key())?.get(key)?.as_f64()
+    }
+
     /// `hlora_alpha` of a task from the accompanying settings, for an adapter of this rank; `None` if they do not say.
     ///
     /// A value at the top that comes with another rank belongs to the other task's adapter.
@@ -794,9 +799,20 @@ impl Search<'_> {
             for path in files_in(&dir).unwrap_or_default() {
                 let json = path.extension().is_some_and(|e| e == "json")
                     && fs::metadata(&path).is_ok_and(|m| m.len() < 1 << 18);
-                let Some(mut value) = json.then(|| read_json(&path).ok()).flatten().filter(is_settings) else {
-                    continue;
+                let read = json.then(|| read_json(&path));
+                // By these names the published script's options go; silence about a damaged one would cost the right alpha.
+                let named = ["settings.json", "healthgpt.json"].contains(&file_name(&path).as_str());
+                let read = match read {
+                    Some(Err(error)) if named => return Err(error),
+                    Some(Ok(value)) if named && !value.is_object() => {
+                        return Err(Error::format(&path, "holds no settings: an object is expected"));
+                    }
+                    other => other.and_then(Result::ok),
                 };
+                if let Some(problem) = read.as_ref().and_then(settings_fault) {
+                    return Err(Error::format(&path, problem));
+                }
+                let Some(mut value) = read.filter(is_settings) else { continue };
                 // One file per task, told by its name.
                 if says_settings(&value)
                     && let Some(task) = task_by_name(&file_name(&path))
@@ -823,8 +839,20 @@ impl Search<'_> {
     }
 }
 
+/// A setting that is there and no number.
+fn settings_fault(v: &Value) -> Option<String> {
+    let blocks = [Some(v), v.get(Task::Ask.settings_key()), v.get(Task::Generate.settings_key())];
+    let of = |block: &Value| {
+        let wrong = |key: &&&str| block.get(**key).is_some_and(|v| !v.is_number());
+        SETTINGS.iter().find(wrong).map(|key| format!("`{key}` is {}, not a number", block[*key]))
+    };
+    blocks.into_iter().flatten().find_map(of)
+}
+
+const SETTINGS: [&str; 3] = ["hlora_alpha", "hlora_r", "hlora_nums"];
+
 fn says_settings(v: &Value) -> bool {
-    ["hlora_alpha", "hlora_r", "hlora_nums"].iter().any(|k| v.get(k).is_some_and(Value::is_number))
+    SETTINGS.iter().any(|k| v.get(k).is_some_and(Value::is_number))
 }
 
 fn is_settings(v: &Value) -> bool {

@@ -66,7 +66,7 @@ fn read(bytes: &[u8], options: Options) -> Result<RgbPicture, String> {
     }
     let format = format_of(bytes).ok_or("not a PNG, JPEG, TIFF, BMP or DICOM file")?;
     if options.frame > 0 {
-        return Err(format!("there is no frame {}, the file has one", options.frame));
+        return Err(format!("there is no frame {}: only the first picture of such a file is read", options.frame));
     }
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         return Err("the JPEG data is cut short".into());

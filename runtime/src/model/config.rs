@@ -70,7 +70,7 @@ pub struct Language {
 }
 
 /// Tokens.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Vocabulary {
     /// `len(tokenizer)`: base pieces and added tokens. Ids from here on are HealthGPT's.
     pub tokens: usize,

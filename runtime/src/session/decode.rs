@@ -152,11 +152,11 @@ impl Session {
         Ok(self.for_every_id(self.row_logits()?))
     }
 
-    /// The last stored row stands for all later ids.
+    /// Added rows of a head are the mean of the others, so their logit is the mean of the others' logits.
     pub(super) fn for_every_id(&self, mut logits: Vec<f32>) -> Vec<f32> {
         let rows = self.model.header.config.vocabulary.rows();
-        let last = logits.last().copied().unwrap_or(f32::NAN);
-        logits.resize(rows, last);
+        let mean = logits.iter().map(|v| f64::from(*v)).sum::<f64>() / logits.len() as f64;
+        logits.resize(rows, mean as f32);
         logits
     }
 }

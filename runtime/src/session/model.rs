@@ -7,7 +7,7 @@ use crate::model::clip::{Clip, Projector};
 use crate::model::load::Loader;
 use crate::model::phi3::{Adapted, Phi3};
 use crate::model::vqgan::Decoder;
-use crate::model::{Config, Header, Task};
+use crate::model::{Config, Header, Task, Vocabulary};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -82,16 +82,19 @@ fn tokenizer(container: &Container, header: &Header) -> Result<Tokenizer> {
     Ok(tokenizer.with_codes(header.config.vocabulary.codes))
 }
 
-/// Which rows of a task's head are loaded, and what they are. To generate, only codes and `<pixel_newline>` may ever be
-/// drawn: they stand together, with `<end_index>` between them.
+/// Which rows of a task's head are loaded, and what they are.
+///
+/// Of a head with a mean row all but that: its logit is the mean of the others, which is never the largest. To generate,
+/// only codes and `<pixel_newline>` may ever be drawn: they stand together, with `<end_index>` between them.
 fn head_rows(config: &Config, task: Task, whole: bool) -> (Range<usize>, HeadRows) {
     let rows = config.task(task).map_or(0, |t| t.head_rows);
-    let codes = config.vocabulary.codes;
-    if task == Task::Ask || whole {
-        return (0..rows, HeadRows { first_id: 0, ordinary: rows, newline: None });
+    let Vocabulary { tokens, codes } = config.vocabulary;
+    if task == Task::Generate && !whole {
+        let first = tokens + 1;
+        return (first..rows, HeadRows { first_id: first as u32, ordinary: codes, newline: Some(codes as u32 + 1) });
     }
-    let first = config.vocabulary.tokens + 1;
-    (first..rows, HeadRows { first_id: first as u32, ordinary: codes, newline: Some(codes as u32 + 1) })
+    let rows = if rows == tokens + 1 { tokens } else { rows };
+    (0..rows, HeadRows { first_id: 0, ordinary: rows, newline: None })
 }
 
 impl Model {

@@ -110,8 +110,7 @@ impl Session {
 
         let mut drawing = self.drawing();
         let left = self.cache.positions - positions.ids.len() + 1;
-        // A picture has as many tokens as it has, whatever was asked for.
-        let most = if drawing.is_some() { left } else { request.max_tokens.min(left) };
+        let most = request.max_tokens.min(left);
         let mut sampler = Sampler::new(request.sampling);
         let mut generated_ids = Vec::new();
         let stop_ids = self.model.header.config.language.stop_ids.clone();
@@ -136,7 +135,9 @@ impl Session {
         let ended = generated_ids.last().is_some_and(|id| stop_ids.contains(id));
         let text = self.model.tokenizer.decode(&generated_ids[..generated_ids.len() - usize::from(ended)]);
         let codes = drawing.map(|d| d.codes);
-        if let Some(codes) = &codes {
+        // A drawing that was cut short by `max_tokens` has no picture.
+        let whole = self.model.header.config.vqgan.as_ref().map_or(0, |q| q.codes_per_picture());
+        if let Some(codes) = codes.as_ref().filter(|c| c.len() == whole) {
             self.trace_decoder(codes, &mut tensors)?;
         }
         let input_ids = positions.prompt.input_ids();
@@ -150,12 +151,6 @@ impl Session {
 
     fn trace_decoder(&self, codes: &[u32], tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
         let (Some(q), Some(plan)) = (&self.model.header.config.vqgan, &self.decoder) else { return Ok(()) };
-        if codes.len() != q.codes_per_picture() {
-            return Err(Error::ContextFull {
-                need: self.cached.len() + q.codes_per_picture(),
-                have: self.cache.positions,
-            });
-        }
         self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(codes));
         let picture_rows = q.side().pow(2);
         plan.run_traced(self.gpu(), picture_rows, |t| {

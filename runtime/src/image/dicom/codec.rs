@@ -98,7 +98,7 @@ pub(super) fn rle(layout: &Layout, bytes: &[u8]) -> Result<Frame, String> {
 
 /// JPEG, lossy or lossless; colours as coded, for the caller to convert, unless the data contradicts the file.
 pub(super) fn jpeg(layout: &Layout, bytes: &[u8]) -> Result<Frame, String> {
-    if !super::super::decode::jpeg_is_whole(bytes) {
+    if !crate::image::decode::jpeg_is_whole(bytes) {
         return Err("the JPEG data is cut short".into());
     }
     let fail = |e: jpeg_decoder::Error| format!("DICOM JPEG data: {e}");
