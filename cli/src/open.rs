@@ -34,7 +34,7 @@ fn with_head(open: &Open, task: Task, whole_head: bool) -> Result<Arc<Model>> {
         without_subgroups: std::env::var_os("HEALTHGPT_NO_SUBGROUPS").is_some(),
         memory_bytes: open.memory,
     };
-    Ok(Model::open(&open.model, &OpenOptions { tasks: vec![task.into()], gpu, whole_head })?)
+    Ok(Model::open(&open.model, &OpenOptions { tasks: vec![task.into()], gpu, whole_head, on: None })?)
 }
 
 /// How the session is planned.

@@ -108,8 +108,8 @@ fn every_recipe_computes_with_the_weights_that_its_file_holds() {
         let device = std::env::var("HEALTHGPT_DEVICE").ok();
         for variants in ["portable", ""] {
             let gpu = Options { device: device.clone(), variants: Some(variants.into()), ..Default::default() };
-            let model =
-                Model::open(path, &OpenOptions { tasks: vec![Task::Ask], gpu, whole_head: false }).expect("the model");
+            let model = Model::open(path, &OpenOptions { tasks: vec![Task::Ask], gpu, ..Default::default() })
+                .expect("the model");
             let config = &model.header().config;
             let options = SessionOptions { kv: KvFormat::F32, traced: true, ..Default::default() };
             let mut session = Session::new(&model, options).expect("a session");
@@ -138,10 +138,8 @@ fn fewer_bits_are_further_from_the_reference_but_not_far() {
     let (_, wanted) = &golden.stages["logits.prefill"];
     let mut before = 0.0;
     for (recipe, most) in [("f16", 1e-5), ("q8", 1e-2), ("q4", 1.0)] {
-        let device = std::env::var("HEALTHGPT_DEVICE").ok();
-        let gpu = Options { device, ..Default::default() };
-        let model = Model::open(tests::tiny(recipe), &OpenOptions { tasks: vec![], gpu, whole_head: false })
-            .expect("the model");
+        let options = OpenOptions { on: Some(tests::gpu().clone()), ..Default::default() };
+        let model = Model::open(tests::tiny(recipe), &options).expect("the model");
         let mut session =
             Session::new(&model, SessionOptions { traced: true, ..Default::default() }).expect("a session");
         let turns = golden.turns();

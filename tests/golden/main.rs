@@ -2,7 +2,7 @@
 
 mod generate;
 
-use runtime::gpu::Options;
+use runtime::gpu::{Gpu, Options};
 use runtime::image::decode;
 use runtime::model::Task;
 use runtime::{Finish, Model, OpenOptions, Picture, Request, Session, SessionOptions, Trace};
@@ -11,26 +11,25 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 use tests::{Golden, data, stages, tiny};
 
-fn open(recipe: &'static str, options: Options) -> Arc<Model> {
+fn open(on: Option<Gpu>, options: Options) -> Arc<Model> {
     let device = std::env::var("HEALTHGPT_DEVICE").ok();
-    let gpu = Options { device, ..options };
-    let options = OpenOptions { tasks: Task::ALL.to_vec(), gpu, whole_head: false };
-    Model::open(tiny(recipe), &options).expect("the model opens")
+    let options = OpenOptions { tasks: Task::ALL.to_vec(), gpu: Options { device, ..options }, whole_head: false, on };
+    Model::open(tiny("f16"), &options).expect("the model opens")
 }
 
 fn portable() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| open("f16", Options { variants: Some("portable".into()), ..Default::default() }))
+    MODEL.get_or_init(|| open(None, Options { variants: Some("portable".into()), ..Default::default() }))
 }
 
 fn preferred() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| open("f16", Options::default()))
+    MODEL.get_or_init(|| open(Some(tests::gpu().clone()), Options::default()))
 }
 
 fn without_subgroups() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| open("f16", Options { without_subgroups: true, ..Default::default() }))
+    MODEL.get_or_init(|| open(Some(tests::gpu_without_features().clone()), Options::default()))
 }
 
 fn picture(model: &Model) -> Picture {

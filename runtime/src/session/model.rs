@@ -17,12 +17,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// How a model is opened.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct OpenOptions {
     /// What it is opened for; only these tasks' weights are loaded. Empty: to ask.
     pub tasks: Vec<Task>,
     /// On which device.
     pub gpu: gpu::Options,
+    /// An open device to share instead, with its compiled kernels.
+    pub on: Option<Gpu>,
     /// Load the whole head of the generation task, not only the rows that may be drawn: for comparisons.
     pub whole_head: bool,
 }
@@ -128,7 +130,7 @@ impl Model {
             }
             None => None,
         };
-        let gpu = Gpu::open(&options.gpu)?;
+        let gpu = options.on.clone().map_or_else(|| Gpu::open(&options.gpu), Ok)?;
         let config = &header.config;
         let mut loader = Loader::new(&gpu, &container, &header);
         let phi3 = Phi3::load(&mut loader, config)?;
