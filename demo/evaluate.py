@@ -106,10 +106,12 @@ def _blur(picture: np.ndarray) -> np.ndarray:
 
 
 def removed(p: P.Phantom, drawn: np.ndarray, clean: np.ndarray, before: np.ndarray) -> bool:
-    """Where the lesions were, the drawing is much nearer to the tissue than to the lesion (speckle blurred away)."""
+    """Where the lesions were, the drawing is much nearer to the tissue than to the lesion, and elsewhere it is still the
+    same picture (speckle blurred away; an empty or an average picture must not pass)."""
     where = P.lesion_mask(p, drawn.shape[0])
     d, c, b = _blur(drawn), _blur(P.colour(clean)), _blur(P.colour(before))
-    return bool(np.square(d - c)[where].mean() < 0.35 * max(np.square(b - c)[where].mean(), 1e-6))
+    gone = np.square(d - c)[where].mean() < 0.35 * max(np.square(b - c)[where].mean(), 1e-6)
+    return bool(gone and np.square(d - c)[~where].mean() < 18 ** 2)
 
 
 def overlap(p: P.Phantom, drawn: np.ndarray) -> float:

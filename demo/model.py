@@ -431,12 +431,16 @@ class Decoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Not shipped, so free in form: patches of 4, then half the resolution."""
+    """Not shipped, so free in form: patches of 4, then half the resolution.
+
+    The last norm makes places differ from the first step on; without it they all take the same few codes and stay there.
+    """
 
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, 64, 4, 4), _Res(64, 64), _Res(64, 64), nn.Conv2d(64, 128, 2, 2), _Res(128, 128), _Res(128, 128),
-                                 _group_norm(128), nn.SiLU(), nn.Conv2d(128, c.code_width, 1))
+                                 _group_norm(128), nn.SiLU(), nn.Conv2d(128, c.code_width, 1),
+                                 nn.BatchNorm2d(c.code_width, affine=False))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -446,11 +450,12 @@ class GumbelVq(nn.Module):
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.encoder, self.decoder = Encoder(c), Decoder(c)
-        self.quant_conv, self.post_quant_conv = (nn.Conv2d(c.code_width, c.code_width, 1) for _ in range(2))
-        self.quantize = nn.ModuleDict({"proj": nn.Conv2d(c.code_width, c.codes, 1), "embed": nn.Embedding(c.codes, c.code_width)})
+        self.post_quant_conv = nn.Conv2d(c.code_width, c.code_width, 1)
+        self.quantize = nn.ModuleDict({"proj": nn.Conv2d(c.code_width, c.codes, 1, bias=False), "embed": nn.Embedding(c.codes, c.code_width)})
+        nn.init.normal_(self.quantize["proj"].weight, std=3.0 / c.code_width ** 0.5)
 
     def logits(self, x: Tensor) -> Tensor:
-        return self.quantize["proj"](self.quant_conv(self.encoder(x)))
+        return self.quantize["proj"](self.encoder(x))
 
     def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Picture and logits; the draw is hard, its gradient that of the soft one."""

@@ -43,7 +43,7 @@ class Plan:
     watch: int  # steps between measurements on validation pictures
 
 
-FULL = Plan(48_000, 16_000, {"vision": 7000, "base": 3500, "ask": 4500, "vq": 2500, "generate": 3500}, 100, 500)
+FULL = Plan(48_000, 16_000, {"vision": 7000, "base": 3000, "ask": 4000, "vq": 2500, "generate": 3000}, 100, 500)
 SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
 BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
 RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
@@ -343,9 +343,10 @@ class Run:
                 seen = {}
                 clock, worked = time.perf_counter(), time.process_time()
             if self.step % self.plan.watch == 0 or self.step == steps:
+                paused, rested = time.perf_counter(), time.process_time()
                 with torch.no_grad():
                     self.log(stage=name, step=self.step, watch=True, **watch())
-                clock, worked = time.perf_counter(), time.process_time()
+                clock, worked = clock + time.perf_counter() - paused, worked + time.process_time() - rested
             if self.step % self.plan.every == 0:
                 self.save(optimiser)
         self.stage, self.step = index + 1, 0
@@ -419,8 +420,10 @@ def main() -> None:
               lambda: watch_answers(model, text, few))
     if stop_after("ask"):
         return
+    model.vq.train()  # its encoder has the only layer that behaves differently
     run.train("vq", [parameters(model.vq)],
               lambda step, rng: vq_loss(model.vq, data, pick(rng, "vq", plan.drawn), rng, step / plan.steps["vq"], c.draw), lambda: {})
+    model.vq.eval()
     if stop_after("vq"):
         return
     codes = target_codes(model, data, a.work, plan.drawn) if run.stage <= STAGES.index("generate") else np.empty(0)
