@@ -218,6 +218,7 @@ imports! {
     "reduce_subgroup": [],
     "reduce_workgroup": [],
     "step": [],
+    "tile": [],
     "weights_f16": [read(10, "quants")],
     "weights_q4": [read(10, "quants"), read(11, "scales"), read(12, "zero_points")],
     "weights_q8": [read(10, "quants"), read(11, "scales")],
