@@ -58,12 +58,12 @@ def pictures(seeds: Sequence[int]) -> np.ndarray:
     return np.stack([P.render(P.phantom(s)) for s in seeds])
 
 
-def ask_all(model: HealthGpt, text: Text, seeds: Sequence[int], per: int, held_out: bool = True, adapter: bool = True) -> list[Record]:
+def ask_all(model: HealthGpt, text: Text, seeds: Sequence[int], per: int, wording: Q.Wording = "held out", adapter: bool = True) -> list[Record]:
     projected = {s: v for i in range(0, len(seeds), BATCH)
                  for s, v in zip(seeds[i:i + BATCH], model.see(pictures(seeds[i:i + BATCH]), "ask").detach())}
     todo: dict[int, list[tuple[int, Q.Question, list[int]]]] = defaultdict(list)
     for s in seeds:
-        for q in Q.ask(P.phantom(s), np.random.default_rng([s, 9]), per, held_out):
+        for q in Q.ask(P.phantom(s), np.random.default_rng([s, 9]), per, wording):
             ids = text.question(q.text, True)
             todo[len(ids)].append((s, q, ids))  # prompts of one length need no padding
     out = []
@@ -191,7 +191,7 @@ def evaluate(model: HealthGpt, text: Text, n: int, per: int) -> dict[str, object
     drawn, _ = draw_all(model, text, few)
     return {
         "pictures": n, "questions": len(records), "held-out wordings": score(records), "topics": topics(records),
-        "training wordings": score(ask_all(model, text, few, per, held_out=False)),
+        "training wordings": score(ask_all(model, text, few, per, "train")), "strange wordings": score(ask_all(model, text, few, per, "strange")),
         "on the pictures of the ablations": score([r for r in records if r.seed in few]),
         "adapter off": score(ask_all(model, text, few, per, adapter=False)),
         "uniform gates": with_uniform_gates(model, "ask", lambda: score(ask_all(model, text, few, per))),

@@ -273,7 +273,7 @@ def main() -> None:
             for seed in range(a.first, a.first + a.n):
                 p, name = phantom(seed), f"{seed}.png"
                 Image.fromarray(colour(render(p))).save(a.export / name)
-                for q in ask(p, np.random.default_rng([seed, 9]), 6, held_out=True):
+                for q in ask(p, np.random.default_rng([seed, 9]), 6, "held out"):
                     f.write(json.dumps({"image": name, "question": q.text, "answer": q.answer,
                                         "type": "closed" if q.closed else "open", "topic": q.topic}) + "\n")
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Trains the demonstration model in the paper's stages and writes it in the published layout.
 
-    python train.py                       # all stages, two threads; run again after a kill: it goes on where it was
+    python train.py                       # everything; run again after a kill: it goes on where it was
     python train.py --smoke --work /tmp/w --out /tmp/c   # every stage, a few steps each
-    python train.py --stop vision         # up to and with one stage
+    python train.py --stage vision        # one stage, in this process
 
-Stages: data, tokenizer, vision (attribute labels), base (language model + projector, captions; and questions about written
-reports), ask (comprehension H-LoRA), vq (GumbelVQ), generate (generation H-LoRA + fusion rows), export.
+Stages: vision (attribute labels), base (language model + projector, captions; and questions about written reports), ask
+(comprehension H-LoRA), vq (GumbelVQ), generate (generation H-LoRA + fusion rows). Each is a process with one thread that
+starts when those it needs are done; two run at a time. Each keeps what it has trained in `work/STAGE.pt`.
 """
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ import questions as Q
 from checkpoint import export
 from model import SYSTEM, Adapter, Config, GumbelVq, HealthGpt, Projector, Text, normalise, to_vq, write_tokenizer
 
-STAGES = ("vision", "base", "ask", "vq", "generate")
+NEEDS: dict[str, tuple[str, ...]] = {"vision": (), "vq": (), "base": ("vision",), "ask": ("base",), "generate": ("base", "vq")}
 VALIDATION = 500_000_000  # seeds of the pictures watched during training; neither trained on nor held out
 
 
@@ -43,7 +45,7 @@ class Plan:
     watch: int  # steps between measurements on validation pictures
 
 
-FULL = Plan(48_000, 16_000, {"vision": 7000, "base": 3000, "ask": 4000, "vq": 2500, "generate": 3000}, 100, 500)
+FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2400, "ask": 3400, "vq": 2400, "generate": 2600}, 100, 400)
 SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
 BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
 RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
@@ -278,27 +280,43 @@ def generate_loss(model: HealthGpt, text: Text, data: Data, codes: np.ndarray, s
 # ---------------------------------------------------------------- the run
 
 class Run:
-    """Steps of one stage after another, with state on disk."""
+    """The model, and one stage's steps with its state on disk."""
 
     def __init__(self, work: Path, plan: Plan, c: Config, seed: int) -> None:
         self.work, self.plan, self.seed = work, plan, seed
         torch.manual_seed(seed)
         self.model, self.heads = HealthGpt(c), Attributes(c)
-        self.stage, self.step, self.optimiser = 0, 0, None
-        self._saved: dict[str, object] | None = None
-        state = work / "state.pt"
-        if state.exists():
-            saved = torch.load(state, weights_only=True)
-            self.model.load_state_dict(saved["model"])
-            self.heads.load_state_dict(saved["heads"])
-            self.stage, self.step, self._saved = saved["stage"], saved["step"], saved["optimiser"]
-            print(f"goes on at {STAGES[self.stage] if self.stage < len(STAGES) else 'export'} step {self.step}", flush=True)
+        self.model.eval()  # there is no dropout anywhere
 
-    def save(self, optimiser: torch.optim.Optimizer | None) -> None:
-        new = self.work / "state.new"
-        torch.save({"model": self.model.state_dict(), "heads": self.heads.state_dict(), "stage": self.stage, "step": self.step,
-                    "optimiser": None if optimiser is None else optimiser.state_dict()}, new)
-        new.replace(self.work / "state.pt")
+    def modules(self, stage: str) -> dict[str, nn.Module]:
+        """What a stage trains."""
+        m = self.model
+        return {"vision": {"vision": m.vision, "heads": self.heads}, "vq": {"vq": m.vq}, "ask": {"ask": m.ask},
+                "base": {"language": m.language, "base_projector": m.base_projector, "vision": m.vision},
+                "generate": {"generate": m.generate, "fusion": m.fusion}}[stage]
+
+    def _state(self, stage: str) -> dict[str, object]:
+        path = self.work / f"{stage}.pt"
+        return torch.load(path, weights_only=True) if path.exists() else {"step": 0, "modules": {}, "optimiser": None, "done": False}
+
+    def done(self, stage: str) -> bool:
+        return bool(self._state(stage)["done"])
+
+    def load(self, stage: str) -> dict[str, object]:
+        """Takes over what the stages before this one and this one have trained."""
+        for before in NEEDS[stage]:
+            self.load(before)
+        state = self._state(stage)
+        for name, module in self.modules(stage).items():
+            if name in state["modules"]:  # type: ignore[operator]
+                module.load_state_dict(state["modules"][name])  # type: ignore[index]
+        return state
+
+    def save(self, stage: str, step: int, optimiser: torch.optim.Optimizer | None) -> None:
+        new = self.work / f"{stage}.new"
+        torch.save({"step": step, "modules": {k: m.state_dict() for k, m in self.modules(stage).items()},
+                    "optimiser": None if optimiser is None else optimiser.state_dict(), "done": optimiser is None}, new)
+        new.replace(self.work / f"{stage}.pt")
 
     def log(self, **what: object) -> None:
         with open(self.work / "log.jsonl", "a", encoding="utf-8") as f:
@@ -306,10 +324,8 @@ class Run:
         print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in what.items()), flush=True)
 
     def train(self, name: str, groups: list[dict[str, object]], loss: Callable[[int, np.random.Generator], tuple[Tensor, dict[str, float]]],
-              watch: Callable[[], dict[str, float]]) -> None:
-        index = STAGES.index(name)
-        if self.stage > index:
-            return
+              watch: Callable[[], dict[str, float]], state: dict[str, object]) -> None:
+        index, step = list(NEEDS).index(name), int(state["step"])  # type: ignore[call-overload]
         steps, rate = self.plan.steps[name], RATE[name]
         for p in [*self.model.parameters(), *self.heads.parameters()]:
             p.requires_grad_(False)
@@ -318,13 +334,12 @@ class Run:
             p.requires_grad_(True)
         scales = [float(g.pop("scale", 1.0)) for g in groups]  # type: ignore[arg-type]
         optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        if self._saved is not None:
-            optimiser.load_state_dict(self._saved)
-            self._saved = None
+        if state["optimiser"] is not None:
+            optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         seen: dict[str, list[float]] = {}
         clock, worked = time.perf_counter(), time.process_time()
-        while self.step < steps:
-            step, warm = self.step, max(1, min(200, steps // 10))
+        while step < steps:
+            warm = max(1, min(200, steps // 10))
             factor = min(1.0, (step + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             for g, scale in zip(optimiser.param_groups, scales):
                 g["lr"] = rate * factor * scale
@@ -334,32 +349,84 @@ class Run:
             value.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            self.step += 1
+            step += 1
             for k, v in {"loss": float(value.detach()), **report}.items():
                 seen.setdefault(k, []).append(v)
-            if self.step % 50 == 0 or self.step == steps:
+            if step % 50 == 0 or step == steps:
                 ms, cpu = ((now - then) * 1e3 / len(seen["loss"]) for now, then in ((time.perf_counter(), clock), (time.process_time(), worked)))
-                self.log(stage=name, step=self.step, ms=round(ms), cpu_ms=round(cpu), **{k: float(np.nanmean(v)) for k, v in seen.items()})
+                self.log(stage=name, step=step, ms=round(ms), cpu_ms=round(cpu), **{k: float(np.nanmean(v)) for k, v in seen.items()})
                 seen = {}
                 clock, worked = time.perf_counter(), time.process_time()
-            if self.step % self.plan.watch == 0 or self.step == steps:
+            if step % self.plan.watch == 0 or step == steps:
                 paused, rested = time.perf_counter(), time.process_time()
                 with torch.no_grad():
-                    self.log(stage=name, step=self.step, watch=True, **watch())
+                    self.log(stage=name, step=step, watch=True, **watch())
                 clock, worked = clock + time.perf_counter() - paused, worked + time.process_time() - rested
-            if self.step % self.plan.every == 0:
-                self.save(optimiser)
-        self.stage, self.step = index + 1, 0
-        if name == "base":  # each task starts from the projector of the captions
-            for adapter in (self.model.ask, self.model.generate):
-                adapter.mm_projector.load_state_dict(self.model.base_projector.state_dict())
-            self.model.mean_rows()
-        self.save(None)
+            if step % self.plan.every == 0 and step < steps:
+                self.save(name, step, optimiser)
+        self.save(name, steps, None)
 
 
 def watch_answers(model: HealthGpt, text: Text, n: int, adapter: bool = True) -> dict[str, float]:
     from evaluate import ask_all, score
-    return score(ask_all(model, text, range(VALIDATION, VALIDATION + n), 4, held_out=False, adapter=adapter))
+    seeds = range(VALIDATION, VALIDATION + n)
+    return score(ask_all(model, text, seeds, 4, "train", adapter)) | {f"strange {k}": v for k, v in score(ask_all(model, text, seeds, 4, "strange", adapter)).items()}
+
+
+def train_stage(stage: str, run: Run, plan: Plan, text: Text, data: Data, few: int) -> None:
+    model, c, state = run.model, run.model.c, run.load(stage)
+    fresh = not state["step"]
+    seeds = range(VALIDATION, VALIDATION + few)
+
+    def pick(rng: np.random.Generator, n: int = plan.pictures) -> np.ndarray:
+        return np.sort(rng.choice(n, BATCH[stage], replace=False))
+
+    def parameters(*modules: nn.Module) -> dict[str, object]:
+        return {"params": [p for m in modules for p in m.parameters()]}
+
+    if stage == "vision":
+        watched = range(VALIDATION, VALIDATION + 4 * few)
+        run.train(stage, [parameters(model.vision, run.heads)],
+                  lambda step, rng: vision_loss(model, run.heads, data.pictures[picked := pick(rng)], picked),
+                  lambda: vision_loss(model, run.heads, np.stack([P.render(P.phantom(s)) for s in watched]), watched)[1], state)
+    elif stage == "base":
+        run.train(stage, [parameters(model.language, model.base_projector), parameters(model.vision) | {"scale": 0.3}],
+                  lambda step, rng: base_loss(model, text, data, pick(rng), rng, step), watch_caption(model, text, few), state)
+    elif stage == "ask":
+        if fresh:  # each task starts from the projector of the captions
+            model.ask.mm_projector.load_state_dict(model.base_projector.state_dict())
+        run.train(stage, [parameters(model.ask)], lambda step, rng: ask_loss(model, text, data, pick(rng), rng),
+                  lambda: watch_answers(model, text, few), state)
+    elif stage == "vq":
+        model.vq.train()  # its encoder has the only layer that behaves differently
+        run.train(stage, [parameters(model.vq)],
+                  lambda step, rng: vq_loss(model.vq, data, pick(rng, plan.drawn), rng, step / plan.steps["vq"], c.draw), lambda: {}, state)
+    elif stage == "generate":
+        from evaluate import draw_all
+        if fresh:
+            model.generate.mm_projector.load_state_dict(model.base_projector.state_dict())
+            model.mean_rows()
+        codes = target_codes(model, data, run.work, plan.drawn)
+        run.train(stage, [parameters(model.generate, model.fusion)],
+                  lambda step, rng: generate_loss(model, text, data, codes, pick(rng, plan.drawn), rng),
+                  lambda: draw_all(model, text, seeds[:few // 2], held_out=False)[0], state)
+
+
+def train_all(run: Run, threads: int) -> None:
+    """Every stage that is not done, each in a process of its own, as soon as those it needs are."""
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    while not all(run.done(s) for s in NEEDS):
+        for stage, needs in NEEDS.items():
+            if len(running) < threads and stage not in running and not run.done(stage) and all(run.done(n) for n in needs):
+                running[stage] = subprocess.Popen([sys.executable, *sys.argv, "--stage", stage])
+        time.sleep(1)
+        for stage, process in list(running.items()):
+            if process.poll() is not None:
+                del running[stage]
+                if process.returncode:
+                    for other in running.values():
+                        other.terminate()
+                    raise SystemExit(f"stage {stage} failed")
 
 
 def main() -> None:
@@ -367,74 +434,28 @@ def main() -> None:
     here = Path(__file__).resolve().parent
     ap.add_argument("--work", type=Path, default=here / "work", help="state, log and rendered pictures")
     ap.add_argument("--out", type=Path, default=here / "checkpoint")
-    ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--threads", type=int, default=2, help="stages at a time")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--smoke", action="store_true", help="a few steps of every stage")
-    ap.add_argument("--steps", default="", help="other step counts: vision=500,base=100")
-    ap.add_argument("--pictures", type=int, default=0, help="render so many pictures")
-    ap.add_argument("--stop", choices=STAGES, help="the last stage to run")
+    ap.add_argument("--stage", choices=NEEDS, help="only this stage, in this process")
     a = ap.parse_args()
-    torch.set_num_threads(a.threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
+    torch.set_num_threads(1)  # two stages side by side use two cores better than two threads of one
     plan = SMOKE if a.smoke else FULL
-    changed = {k: int(v) for k, v in (x.split("=") for x in a.steps.split(",") if x)}
-    pictures = a.pictures or plan.pictures
-    plan = Plan(pictures, min(plan.drawn, pictures), plan.steps | changed, plan.every, plan.watch)
     a.work.mkdir(parents=True, exist_ok=True)
     c, start = Config(), time.perf_counter()
 
     data = Data(a.work, plan, c, a.threads)
-    print(f"data {time.perf_counter() - start:.0f} s", flush=True)
     if not (a.out / "phi3/tokenizer_config.json").exists():
         write_tokenizer(a.out / "phi3", Q.corpus(np.random.default_rng(a.seed), 300 if a.smoke else 3000) + [SYSTEM] * 300, c.pieces)
     text = Text(a.out / "phi3")
     run = Run(a.work, plan, c, a.seed)
-    model, few = run.model, 16 if a.smoke else 100
-    model.eval()  # there is no dropout anywhere
-
-    def pick(rng: np.random.Generator, name: str, n: int = plan.pictures) -> np.ndarray:
-        return np.sort(rng.choice(n, BATCH[name], replace=False))
-
-    def watch_vision() -> dict[str, float]:
-        seeds = range(VALIDATION, VALIDATION + 4 * few)
-        return vision_loss(model, run.heads, np.stack([P.render(P.phantom(s)) for s in seeds]), seeds)[1]
-
-    def step_vision(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        seeds = pick(rng, "vision")
-        return vision_loss(model, run.heads, data.pictures[seeds], seeds)
-
-    def parameters(*modules: nn.Module) -> dict[str, object]:
-        return {"params": [p for m in modules for p in m.parameters()]}
-
-    def stop_after(name: str) -> bool:
-        return a.stop == name
-
-    run.train("vision", [parameters(model.vision, run.heads)], step_vision, watch_vision)
-    if stop_after("vision"):
+    if a.stage:
+        train_stage(a.stage, run, plan, text, data, 16 if a.smoke else 100)
         return
-    run.train("base", [parameters(model.language, model.base_projector), parameters(model.vision) | {"scale": 0.3}],
-              lambda step, rng: base_loss(model, text, data, pick(rng, "base"), rng, step), watch_caption(model, text, few))
-    if stop_after("base"):
-        return
-    run.train("ask", [parameters(model.ask)], lambda step, rng: ask_loss(model, text, data, pick(rng, "ask"), rng),
-              lambda: watch_answers(model, text, few))
-    if stop_after("ask"):
-        return
-    model.vq.train()  # its encoder has the only layer that behaves differently
-    run.train("vq", [parameters(model.vq)],
-              lambda step, rng: vq_loss(model.vq, data, pick(rng, "vq", plan.drawn), rng, step / plan.steps["vq"], c.draw), lambda: {})
-    model.vq.eval()
-    if stop_after("vq"):
-        return
-    codes = target_codes(model, data, a.work, plan.drawn) if run.stage <= STAGES.index("generate") else np.empty(0)
-
-    def watch_drawn() -> dict[str, float]:
-        from evaluate import draw_all
-        return draw_all(model, text, range(VALIDATION, VALIDATION + few // 2), held_out=False)[0]
-
-    run.train("generate", [parameters(model.generate, model.fusion)],
-              lambda step, rng: generate_loss(model, text, data, codes, pick(rng, "generate", plan.drawn), rng), watch_drawn)
-    size = export(model, a.out)
+    train_all(run, a.threads)
+    for stage in NEEDS:
+        run.load(stage)
+    size = export(run.model, a.out)
     run.log(stage="export", megabytes=size / 1e6, minutes=(time.perf_counter() - start) / 60)
     if size > 40e6:
         raise SystemExit("the checkpoint is larger than 40 MB")

@@ -23,6 +23,8 @@ pub enum Command {
     Generate(Generate),
     /// Answer and write every stage of the computation, for comparison with the reference
     Trace(Trace),
+    /// Ask questions whose answers are known and count the right ones
+    Eval(Eval),
     /// How well the model predicts a text
     Perplexity(Perplexity),
     /// What devices there are and which profile each gets
@@ -123,6 +125,9 @@ pub struct Ask {
     /// Compare these answers instead of writing one: yes,no
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "chat")]
     pub choices: Vec<String>,
+    /// Afterwards say on stderr on which device, how fast and with how much memory
+    #[arg(long)]
+    pub stats: bool,
     /// Go on with questions from stdin, a line each
     #[arg(long, conflicts_with = "json")]
     pub chat: bool,
@@ -154,6 +159,9 @@ pub struct Generate {
     /// Let the model draw any token, as the published script does; it may then end too early
     #[arg(long)]
     pub unmasked: bool,
+    /// Afterwards say on stderr on which device, how fast and with how much memory
+    #[arg(long)]
+    pub stats: bool,
     /// The codes as a JSON array, row by row
     #[arg(long, value_name = "FILE.json")]
     pub codes_out: Option<PathBuf>,
@@ -184,6 +192,30 @@ pub struct Trace {
     /// Where the stages go
     #[arg(short, long, value_name = "FILE.safetensors")]
     pub output: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct Eval {
+    /// Questions: JSON lines of {"image", "question", "answer", "type": "closed"|"open", "topic", "choices"}, or the JSON
+    /// of VQA-RAD, SLAKE, PathVQA or OmniMedVQA
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub open: Open,
+    /// Folder of the pictures [default: the file's own, and those around it]
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Only the first so many questions
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Most tokens of an answer
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 128)]
+    pub max_tokens: usize,
+    /// Also write every answer, a JSON object a line
+    #[arg(short, long, value_name = "FILE.jsonl")]
+    pub output: Option<PathBuf>,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args)]

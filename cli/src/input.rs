@@ -14,17 +14,24 @@ const MAX_PICTURE_BYTES: u64 = 1 << 30;
 /// The picture of the command line, decoded and cut.
 pub fn picture(image: &Image) -> Result<Option<RgbPicture>> {
     let Some(path) = &image.image else { return Ok(None) };
-    let name = path.display().to_string();
-    let unreadable = |e: std::io::Error| Failure::new(PICTURE, format!("picture {name}: {e}"));
-    let mut bytes = Vec::new();
-    if name == "-" {
-        std::io::stdin().lock().take(MAX_PICTURE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    } else {
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        file.take(MAX_PICTURE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    }
-    let picture = decode(&bytes, &name, Options { frame: image.frame })?;
+    let picture = match path.as_os_str() == "-" {
+        true => decode_from(Ok(std::io::stdin().lock()), path, image.frame)?,
+        false => picture_file(path, image.frame)?,
+    };
     Ok(Some(picture.crop(image.crop)?))
+}
+
+/// A frame of a picture file.
+pub fn picture_file(path: &Path, frame: u32) -> Result<RgbPicture> {
+    decode_from(std::fs::File::open(path), path, frame)
+}
+
+fn decode_from(source: std::io::Result<impl Read>, path: &Path, frame: u32) -> Result<RgbPicture> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    let read = source.and_then(|s| s.take(MAX_PICTURE_BYTES).read_to_end(&mut bytes));
+    read.map_err(|e| Failure::new(PICTURE, format!("picture {name}: {e}")))?;
+    Ok(decode(&bytes, &name, Options { frame })?)
 }
 
 /// The picture as the model takes it.

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         args::Command::Ask(a) => commands::ask::run(a),
         args::Command::Generate(a) => commands::generate::run(a),
         args::Command::Trace(a) => commands::trace::run(a),
+        args::Command::Eval(a) => commands::eval::run(a),
         args::Command::Perplexity(a) => commands::perplexity::run(a),
         args::Command::Devices(a) => commands::devices::run(a),
         args::Command::Inspect(a) => commands::inspect::run(a),

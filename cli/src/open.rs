@@ -53,3 +53,10 @@ pub fn describe(session: &Session) -> (Value, Value, Value) {
     let recipe = &model.header().recipe.name;
     (json!(gpu.facts().name), json!(gpu.profile().name), json!({"sha256": model.sha256(), "recipe": recipe}))
 }
+
+/// What `--stats` says: the device and what lies on it, then `rest`.
+pub fn stats(session: &Session, load_ms: f64, rest: &str) -> String {
+    let gpu = session.model().gpu();
+    let megabytes = gpu.allocated_bytes() as f64 / 1e6;
+    format!("{}, {megabytes:.0} MB on it; loaded in {load_ms:.0} ms; {rest}", gpu.facts().name)
+}

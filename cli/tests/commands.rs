@@ -146,6 +146,62 @@ fn a_traced_picture_has_its_codes() {
     }
 }
 
+/// A file of questions whose answers are known: two of three closed ones right, an open one half said.
+fn questions(name: &str, pictures: &str) -> PathBuf {
+    let folder = scratch(name);
+    std::fs::create_dir_all(folder.join("imgs")).unwrap();
+    std::fs::copy(data("tiny/input.png"), folder.join("imgs/a.png")).unwrap();
+    std::fs::write(folder.join("imgs/broken.png"), b"no picture").unwrap();
+    let said = golden("comprehension")["text"].as_str().unwrap().to_string();
+    let words = said.split_whitespace().count();
+    let unsaid = "zzz ".repeat(words);
+    let record = |image: &str, kind: &str, answer: &str| json!({"img_name": image, "question": QUESTION, "answer": answer, "answer_type": kind, "content_type": "T"});
+    let mut records = vec![
+        record("a.png", "CLOSED", &said),
+        record("a", "CLOSED", &said),
+        record("a.png", "CLOSED", "something else"),
+        record("a.png", "OPEN", &format!("{said} {unsaid}")),
+        record(pictures, "OPEN", "-"),
+    ];
+    records[3]["q_lang"] = json!("en");
+    records.push(json!({"question": "¿Qué?", "answer": "-", "q_lang": "es"}));
+    let file = folder.join("questions.json");
+    std::fs::write(&file, Value::Array(records).to_string()).unwrap();
+    file
+}
+
+#[test]
+fn eval_counts_as_the_paper_does_and_survives_a_broken_picture() {
+    let file = questions("eval", "broken.png");
+    let answers = scratch("eval/answers.jsonl");
+    let output = run(&["eval", "-m", path(model()), path(&file), "--json", "-o", path(&answers)]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains("record 5") && stderr.contains("broken.png"), "{stderr}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let said = |kind: &str| (found[kind]["questions"].as_u64().unwrap(), found[kind]["score"].as_f64().unwrap());
+    assert_eq!(said("closed"), (3, 2.0 / 3.0));
+    let (open, all) = (said("open"), said("all"));
+    assert!(open.0 == 1 && (open.1 - 0.5).abs() < 0.05, "{open:?}");
+    assert!(all.0 == 4 && (all.1 - (2.0 + open.1) / 4.0).abs() < 1e-9, "{all:?}");
+    assert_eq!(found["skipped"], json!({"other_language": 1, "picture_unreadable": [5]}));
+    assert_eq!(std::fs::read_to_string(answers).unwrap().lines().count(), 4);
+    // The table says the same.
+    let output = run(&["eval", "-m", path(model()), path(&file), "--limit", "4"]);
+    assert!(output.status.success());
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("66.7 %"), "{table}");
+}
+
+#[test]
+fn eval_looks_for_every_picture_before_it_asks_anything() {
+    let file = questions("eval-missing", "nowhere.png");
+    fails(&run(&["eval", "-m", path(model()), path(&file)]), 6, &["record 5", "nowhere.png"]);
+    let file = scratch("eval-missing/bad.jsonl");
+    std::fs::write(&file, "{\"question\": \"?\", \"answer\": \"x\"}\n{\"question\": \"?\"}\n").unwrap();
+    fails(&run(&["eval", "-m", path(model()), path(&file)]), 1, &["record 2", "answer"]);
+}
+
 #[test]
 fn perplexity_counts_tokens_and_sums_their_surprise() {
     let file = scratch("text.txt");

@@ -46,11 +46,12 @@ pub fn run(args: &Ask) -> Result {
         } else {
             output::line("")?;
         }
-        log::info!(
-            "first token after {:.0} ms, then {:.2} tokens/s",
-            answer.timings.first_token_ms,
-            answer.timings.decode_tokens_per_s
-        );
+        if args.stats {
+            let t = &answer.timings;
+            let speed =
+                format!("first token after {:.0} ms, then {:.1} tokens/s", t.first_token_ms, t.decode_tokens_per_s);
+            output::note(open::stats(&session, load_ms, &speed));
+        }
         if answer.finish == Finish::Cancelled {
             return Err(Failure::new(INTERRUPTED, "interrupted; the answer is not complete"));
         }

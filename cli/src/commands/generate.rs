@@ -64,6 +64,11 @@ pub fn run(args: &Generate) -> Result {
     if let Some(path) = &args.codes_out {
         output::write_file(path, json!(drawn.codes).to_string().as_bytes())?;
     }
+    if args.stats {
+        let codes = drawn.tokens as f64 / drawn.codes_ms * 1e3;
+        let speed = format!("{codes:.1} codes/s, then {:.0} ms for the picture", drawn.decoder_ms);
+        output::note(open::stats(&session, load_ms, &speed));
+    }
     if !args.json {
         return output::line(args.output.display().to_string());
     }

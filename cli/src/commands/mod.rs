@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod devices;
+pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod perplexity;
