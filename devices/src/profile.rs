@@ -13,14 +13,27 @@ pub struct Profile {
     pub prefer: &'static [(&'static str, &'static str)],
     /// Most tokens of a prefill chunk.
     pub chunk: usize,
+    /// Workgroups that keep the device busy: the attention of one token is split until there are so many.
+    pub workgroups: usize,
 }
 
 /// For a device that nobody has measured.
-pub const GENERIC: Profile = Profile { name: "generic", matches: |_| true, prefer: &[("gemv", "split_k")], chunk: 128 };
+pub const GENERIC: Profile = Profile {
+    name: "generic",
+    matches: |_| true,
+    prefer: &[("gemv", "split_k"), ("gemv_residual", "split_k")],
+    chunk: 128,
+    workgroups: 256,
+};
 
 /// A software device: loads cost, arithmetic does not, barriers are expensive.
-const SOFTWARE: Profile =
-    Profile { name: "software", matches: |facts| facts.kind == Kind::Cpu, prefer: &[("gemv", "uniform_x")], chunk: 64 };
+const SOFTWARE: Profile = Profile {
+    name: "software",
+    matches: |facts| facts.kind == Kind::Cpu,
+    prefer: &[("gemv", "uniform_x"), ("gemv_residual", "uniform_x")],
+    chunk: 64,
+    workgroups: 1,
+};
 
 /// All profiles, the first match counts; the last matches everything.
 pub const PROFILES: &[Profile] = &[SOFTWARE, GENERIC];

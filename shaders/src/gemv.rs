@@ -1,8 +1,8 @@
 //! One token times a matrix; see `wgsl/gemv.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, input_u32, noise, output_f32};
+use crate::case::{F32_BOUND, Output, input_f32, input_u32, noise, output_f32};
 use crate::kernel::{Needs, uniform, write};
-use crate::{Case, Constant, Format, Kernel, Packed, Step, Variant};
+use crate::{Case, Choice, Constant, Format, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
 /// Largest K of the variant that binds x as a uniform buffer.
@@ -19,8 +19,30 @@ pub struct Params {
     pub cols4: u32,
     pub blocks: u32,
     pub y_offset: u32,
-    pub accumulate: u32,
+    pub down_rows: u32,
+    pub down_offset: u32,
+    pub parts: u32,
+    pub eps: f32,
 }
+
+/// How x is bound and the work spread over a workgroup.
+pub(crate) const SPLITS: &[Variant] = &[
+    Variant {
+        name: "uniform_x",
+        imports: &[("x", "x_uniform")],
+        constants: &[("LANES", 32.0), ("SPLIT", 1.0)],
+        needs: Needs { subgroups: false },
+    },
+    Variant {
+        name: "split_k",
+        imports: &[("x", "x_storage")],
+        constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
+        needs: Needs { subgroups: false },
+    },
+];
+
+/// What fills the slot [`crate::DOWN`] where there is no adapter.
+pub const NO_DOWN: Choice = (crate::DOWN, "weights_none");
 
 /// Contract of the kernel.
 pub const KERNEL: Kernel = Kernel {
@@ -28,30 +50,23 @@ pub const KERNEL: Kernel = Kernel {
     source: include_str!("../wgsl/gemv.wgsl"),
     bindings: &[uniform(0, "params"), write(3, "y")],
     params_bytes: size_of::<Params>(),
-    data_imports: &[("weights", &["weights_q4", "weights_q8", "weights_f16"])],
-    variants: &[
-        Variant {
-            name: "uniform_x",
-            imports: &[("x", "x_uniform")],
-            constants: &[("LANES", 32.0), ("SPLIT", 1.0)],
-            needs: Needs { subgroups: false },
-        },
-        Variant {
-            name: "split_k",
-            imports: &[("x", "x_storage")],
-            constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
-            needs: Needs { subgroups: false },
-        },
+    data_imports: &[
+        ("weights", &["weights_q4", "weights_q8", "weights_f16"]),
+        ("down", &["weights_none", "weights_q8", "weights_f16", "weights_q4"]),
     ],
+    variants: SPLITS,
     cases,
 };
 
-/// Workgroups for `rows`, in two dimensions past 65,535.
-pub fn grid(rows: u32, constants: &[Constant]) -> [u32; 3] {
-    let lanes = constants.iter().find(|(name, _)| *name == "LANES").map_or(8, |(_, v)| *v as u32);
-    let groups = rows.div_ceil(lanes * 4);
-    let y = groups.div_ceil(65535);
-    [groups.div_ceil(y), y, 1]
+/// Rows of W, or of an adapter, that a workgroup handles.
+pub fn rows_per_group(constants: &[Constant]) -> u32 {
+    constants.iter().find(|(name, _)| *name == "LANES").map_or(8, |(_, v)| *v as u32) * 4
+}
+
+/// Workgroups for `rows` of W and `down_rows` of an adapter.
+pub fn grid(rows: u32, down_rows: u32, constants: &[Constant]) -> [u32; 3] {
+    let per_group = rows_per_group(constants);
+    [rows.div_ceil(per_group) + down_rows.div_ceil(per_group), 1, 1]
 }
 
 /// y = W x, in f64.
@@ -59,6 +74,18 @@ pub fn reference(weights: &Packed, x: &[f32]) -> Vec<f32> {
     (0..weights.rows)
         .map(|r| (0..weights.cols).map(|k| f64::from(weights.value(r, k)) * f64::from(x[k])).sum::<f64>() as f32)
         .collect()
+}
+
+/// A residual stream as the next norm takes it: times its weight, then the sums of squares of every 32 elements.
+pub fn prepare(x: &[f32], norm: &[f32]) -> Vec<f32> {
+    let scaled = x.iter().zip(norm).map(|(v, w)| v * w);
+    let squares = x.chunks(32).map(|part| part.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() as f32);
+    scaled.chain(squares).collect()
+}
+
+/// Sums of squares that stand behind a prepared residual stream of `cols`.
+pub fn parts(cols: usize) -> usize {
+    cols.div_ceil(32)
 }
 
 pub(crate) const FORMATS: [(&str, Format); 6] = [
@@ -83,43 +110,92 @@ pub(crate) fn weight_inputs(packed: &Packed) -> Vec<crate::Input> {
     inputs
 }
 
+/// The same buffers under the names of the slot [`crate::DOWN`].
+fn down_inputs(packed: &Packed) -> Vec<crate::Input> {
+    let names = ["down_quants", "down_scales", "down_zero_points"];
+    weight_inputs(packed).into_iter().zip(names).map(|(input, name)| crate::Input { name, ..input }).collect()
+}
+
+struct Shape {
+    name: &'static str,
+    format: Format,
+    rows: usize,
+    cols: usize,
+    y_offset: usize,
+    /// Rows and format of an adapter.
+    down: Option<(usize, Format)>,
+    /// x comes with the sums of squares of this many parts.
+    parts: usize,
+}
+
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (format_name, format) in FORMATS {
+    let plain = |name, format| Shape { name, format, rows: 70, cols: 100, y_offset: 3, down: None, parts: 0 };
+    for (name, format) in FORMATS {
         // The last row group is ragged, K is not a whole number of blocks, y starts past other rows.
-        for (rows, cols, y_offset, accumulate) in [(192, 192, 0, 0), (70, 100, 3, 1), (1, 32, 0, 0), (520, 1152, 0, 0)]
-        {
-            let packed = format.pack(rows, cols, &noise("w", rows * cols)).expect("small values");
-            let mut x = noise("x", cols);
-            let mut expected = vec![0.5; y_offset + rows];
-            for (y, r) in expected[y_offset..].iter_mut().zip(reference(&packed, &x)) {
-                *y = if accumulate == 1 { *y + r } else { r };
-            }
-            let mut y = output_f32("y", expected);
-            y.initial = bytemuck::cast_slice(&vec![0.5_f32; y_offset + rows]).to_vec();
-            // What lies past K in the buffer must not matter, NaN included.
-            x.resize(UNIFORM_X_COLS, f32::NAN);
-            let mut inputs = weight_inputs(&packed);
-            inputs.push(input_f32("x", &x));
-            let params = Params {
-                rows: rows as u32,
-                cols4: cols as u32 / 4,
-                blocks: cols.div_ceil(32) as u32,
-                y_offset: y_offset as u32,
-                accumulate,
-            };
-            cases.push(Case {
-                name: format!("{format_name} {rows} x {cols}"),
-                imports: vec![format.import()],
-                constants: format.constants(),
-                params: bytemuck::bytes_of(&params).to_vec(),
-                step: Step::new(0, 1),
-                inputs,
-                outputs: vec![y],
-                grid: Box::new(move |constants| grid(rows as u32, constants)),
-                bound: F32_BOUND,
-            });
+        for (rows, cols, y_offset) in [(192, 192, 0), (70, 100, 3), (1, 32, 0), (520, 1152, 0)] {
+            cases.push(case(Shape { rows, cols, y_offset, ..plain(name, format) }));
         }
     }
+    let q4 = Format::Q4 { group: 64, zero_points: true };
+    for (name, down) in [("q4, adapter q8", Format::Q8), ("q4, adapter f16", Format::F16), ("q4, adapter q4", q4)] {
+        cases.push(case(Shape { rows: 200, down: Some((68, down)), parts: 3, ..plain(name, q4) }));
+    }
+    cases.push(case(Shape { rows: 33, down: Some((5, Format::F16)), ..plain("f16, adapter f16", Format::F16) }));
+    cases.push(case(Shape { parts: 48, cols: 96, ..plain("q4 of a normed x", q4) }));
     cases
+}
+
+fn case(s: Shape) -> Case {
+    const EPS: f32 = 1e-5;
+    let packed = s.format.pack(s.rows, s.cols, &noise("w", s.rows * s.cols)).expect("small values");
+    let x = noise("x", s.cols);
+    let squares: Vec<f32> = noise("parts", s.parts).into_iter().map(f32::abs).collect();
+    let mean: f64 = squares.iter().map(|v| f64::from(*v)).sum::<f64>() / s.cols as f64;
+    let factor = if s.parts == 0 { 1.0 } else { 1.0 / (mean + f64::from(EPS)).sqrt() };
+    let scaled = |y: Vec<f32>| y.into_iter().map(move |v| (f64::from(v) * factor) as f32);
+    let down_offset = s.y_offset + s.rows;
+    let mut y = vec![0.5_f32; s.y_offset];
+    y.extend(scaled(reference(&packed, &x)));
+    let mut inputs = weight_inputs(&packed);
+    let mut imports = vec![s.format.import()];
+    let mut constants = s.format.constants();
+    if let Some((rows, format)) = s.down {
+        let down = format.pack(rows, s.cols, &noise("down", rows * s.cols)).expect("small values");
+        y.extend(scaled(reference(&down, &x)));
+        inputs.extend(down_inputs(&down));
+        imports.push(format.down_import());
+        constants.extend(format.down_constants());
+    } else {
+        imports.push(NO_DOWN);
+    }
+    let initial = bytemuck::cast_slice(&vec![0.5_f32; y.len()]).to_vec();
+    let output = Output { initial, ..output_f32("y", y) };
+    // What lies past K in the buffer must not matter, NaN included; but for the sums of squares.
+    let mut padded = x;
+    padded.extend(squares);
+    padded.resize(UNIFORM_X_COLS, f32::NAN);
+    inputs.push(input_f32("x", &padded));
+    let (rows, down_rows) = (s.rows as u32, s.down.map_or(0, |(rows, _)| rows as u32));
+    let params = Params {
+        rows,
+        cols4: s.cols as u32 / 4,
+        blocks: s.cols.div_ceil(32) as u32,
+        y_offset: s.y_offset as u32,
+        down_rows,
+        down_offset: down_offset as u32,
+        parts: s.parts as u32,
+        eps: EPS,
+    };
+    Case {
+        name: format!("{} {rows} x {}", s.name, s.cols),
+        imports,
+        constants,
+        params: bytemuck::bytes_of(&params).to_vec(),
+        step: Step::new(0, 1),
+        inputs,
+        outputs: vec![output],
+        grid: Box::new(move |constants| grid(rows, down_rows, constants)),
+        bound: F32_BOUND,
+    }
 }

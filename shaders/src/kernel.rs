@@ -24,6 +24,24 @@ pub struct Binding {
     pub access: Access,
 }
 
+/// Slot of the way down of an adapter, which is imported under its own name beside the weights.
+pub const DOWN: &str = "down";
+/// How much further on the bindings of such an import stand.
+pub const ALIAS_SHIFT: u32 = 3;
+
+impl Binding {
+    /// As it is imported into the slot [`DOWN`].
+    fn aliased(self) -> Self {
+        let name = match self.name {
+            "quants" => "down_quants",
+            "scales" => "down_scales",
+            "zero_points" => "down_zero_points",
+            other => other,
+        };
+        Binding { index: self.index + ALIAS_SHIFT, name, ..self }
+    }
+}
+
 const fn binding(index: u32, name: &'static str, access: Access) -> Binding {
     Binding { index, name, access }
 }
@@ -107,8 +125,9 @@ impl Kernel {
     /// All bindings of this kernel with the given imports, in order of their index.
     pub fn all_bindings(&self, imports: &[Choice]) -> Vec<Binding> {
         let mut all = self.bindings.to_vec();
-        for (_, file) in imports {
-            all.extend(import(file).map_or(&[][..], |i| i.bindings));
+        for (slot, file) in imports {
+            let bindings = import(file).map_or(&[][..], |i| i.bindings);
+            all.extend(bindings.iter().map(|b| if *slot == DOWN { b.aliased() } else { *b }));
         }
         all.push(uniform(1, "step"));
         all.sort_by_key(|b| b.index);
@@ -174,6 +193,17 @@ impl KvFormat {
         )
     }
 
+    /// File behind `#import kv_update`.
+    pub fn update_import(self) -> Choice {
+        (
+            "kv_update",
+            match self {
+                KvFormat::F16 => "kv_update_f16",
+                KvFormat::F32 => "kv_update_f32",
+            },
+        )
+    }
+
     /// File behind `#import kv_read`.
     pub fn read_import(self) -> Choice {
         (
@@ -211,15 +241,21 @@ imports! {
     "act_gelu": [],
     "act_none": [],
     "act_quick_gelu": [],
+    "hlora": [],
     "kv_read_f16": [read(8, "k_cache"), read(9, "v_cache")],
     "kv_read_f32": [read(8, "k_cache"), read(9, "v_cache")],
+    "kv_update_f16": [write(8, "k_cache"), write(9, "v_cache")],
+    "kv_update_f32": [write(8, "k_cache"), write(9, "v_cache")],
     "kv_write_f16": [write(8, "k_cache"), write(9, "v_cache")],
     "kv_write_f32": [write(8, "k_cache"), write(9, "v_cache")],
     "reduce_subgroup": [],
     "reduce_workgroup": [],
+    "rows": [],
+    "split": [],
     "step": [],
     "tile": [],
     "weights_f16": [read(10, "quants")],
+    "weights_none": [],
     "weights_q4": [read(10, "quants"), read(11, "scales"), read(12, "zero_points")],
     "weights_q8": [read(10, "quants"), read(11, "scales")],
     "x_storage": [read(2, "x")],
@@ -237,18 +273,23 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &crate::add::KERNEL,
         &crate::argmax::KERNEL,
         &crate::attention::KERNEL,
+        &crate::attention_combine::KERNEL,
+        &crate::attention_decode::KERNEL,
         &crate::bias_act::KERNEL,
         &crate::codebook::KERNEL,
         &crate::conv::KERNEL,
         &crate::embed::KERNEL,
         &crate::gemm::KERNEL,
         &crate::gemv::KERNEL,
+        &crate::gemv_residual::KERNEL,
         &crate::groupnorm_stats::KERNEL,
         &crate::groupnorm_swish::KERNEL,
         &crate::hlora_gate::KERNEL,
         &crate::layernorm::KERNEL,
+        &crate::residual_adapted::KERNEL,
         &crate::rmsnorm::KERNEL,
         &crate::rope_append::KERNEL,
         &crate::swiglu::KERNEL,
+        &crate::swiglu_adapted::KERNEL,
     ]
 }

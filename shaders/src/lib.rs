@@ -11,21 +11,28 @@ mod weights;
 pub mod add;
 pub mod argmax;
 pub mod attention;
+pub mod attention_combine;
+pub mod attention_decode;
 pub mod bias_act;
 pub mod codebook;
 pub mod conv;
 pub mod embed;
 pub mod gemm;
 pub mod gemv;
+pub mod gemv_residual;
 pub mod groupnorm_stats;
 pub mod groupnorm_swish;
 pub mod hlora_gate;
 pub mod layernorm;
+pub mod residual_adapted;
 pub mod rmsnorm;
 pub mod rope_append;
 pub mod swiglu;
+pub mod swiglu_adapted;
 
 pub use case::{Case, CaseGrid, Expected, Input, Output};
 pub use compose::compose;
-pub use kernel::{Access, Binding, Choice, Constant, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels};
+pub use kernel::{
+    Access, Binding, Choice, Constant, DOWN, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels,
+};
 pub use weights::{Format, FormatError, Packed, round_to_f16};

@@ -3,7 +3,7 @@
 //! A matrix is `[N][K]`, y = W x. K is cut in blocks of 32 and padded to whole blocks with values that are exactly
 //! zero. Words are interleaved along N, so that neighbouring threads load neighbouring 16 bytes.
 
-use crate::kernel::{Choice, Constant};
+use crate::kernel::{Choice, Constant, DOWN};
 use half::f16;
 
 /// How a matrix is stored.
@@ -114,6 +114,21 @@ impl Format {
                 vec![("GROUP_BLOCKS", (group / 32) as f64), ("ZERO_POINTS", f64::from(u8::from(zero_points)))]
             }
         }
+    }
+
+    /// File behind `#import down as down`, the way down of an adapter.
+    pub fn down_import(self) -> Choice {
+        (DOWN, self.import().1)
+    }
+
+    /// Override constants of that file.
+    pub fn down_constants(self) -> Vec<Constant> {
+        let rename = |name| match name {
+            "GROUP_BLOCKS" => "down_GROUP_BLOCKS",
+            "ZERO_POINTS" => "down_ZERO_POINTS",
+            other => other,
+        };
+        self.constants().into_iter().map(|(name, value)| (rename(name), value)).collect()
     }
 
     /// Names of the planes in a model file: the values have the tensor's own name, the rest a suffix.

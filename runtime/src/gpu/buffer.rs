@@ -123,7 +123,7 @@ impl Gpu {
     ///
     /// *Errors*: [`Error::DeviceLost`].
     pub(crate) fn flush(&self) -> Result<()> {
-        let submission = self.queue().submit([]);
+        let submission = self.submit_all([]);
         self.wait(submission)
     }
 
@@ -153,7 +153,7 @@ impl Gpu {
         let mapped = loop {
             match receive.recv_timeout(Duration::from_millis(1)) {
                 Err(mpsc::RecvTimeoutError::Timeout) if start.elapsed() < MAP_PATIENCE => {
-                    let _ = self.device().poll(wgpu::PollType::Poll);
+                    let _ = self.poll(wgpu::PollType::Poll);
                     self.check()?;
                 }
                 other => break other,

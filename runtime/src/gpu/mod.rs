@@ -15,7 +15,7 @@ use crate::{Error, Result};
 use devices::{Facts, Forced, Profile};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A submission that shows no end for this long counts as a lost device.
@@ -35,6 +35,9 @@ struct Inner {
     forced: Forced,
     fault: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// Held while submitting and while polling. wgpu 30 panics if a wait times out just when another thread empties the
+    /// queue (gfx-rs/wgpu pull request 9958).
+    queue_turn: Mutex<()>,
     allocated_bytes: Arc<AtomicU64>,
     memory_bytes: Option<u64>,
 }
@@ -67,6 +70,7 @@ impl Gpu {
                 forced: opened.forced,
                 fault,
                 pipelines: Mutex::new(HashMap::new()),
+                queue_turn: Mutex::new(()),
                 allocated_bytes: Arc::new(AtomicU64::new(0)),
                 memory_bytes: options.memory_bytes,
             }),
@@ -106,7 +110,17 @@ impl Gpu {
 
     /// Submits, in order with everything before.
     pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
-        self.inner.queue.submit([encoder.finish()])
+        self.submit_all([encoder.finish()])
+    }
+
+    pub(crate) fn submit_all(&self, buffers: impl IntoIterator<Item = wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
+        let _turn = self.inner.queue_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.queue.submit(buffers)
+    }
+
+    pub(crate) fn poll(&self, how: wgpu::PollType) -> std::result::Result<wgpu::PollStatus, wgpu::PollError> {
+        let _turn = self.inner.queue_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.device.poll(how)
     }
 
     /// Waits for a submission.
@@ -117,9 +131,10 @@ impl Gpu {
         loop {
             let wait = wgpu::PollType::Wait {
                 submission_index: Some(submission.clone()),
-                timeout: Some(Duration::from_secs(1)),
+                // Short, for other threads take turns.
+                timeout: Some(Duration::from_millis(20)),
             };
-            let polled = self.inner.device.poll(wait);
+            let polled = self.poll(wait);
             self.check()?;
             match polled {
                 Ok(_) => return Ok(()),

@@ -208,7 +208,7 @@ impl Config {
         bounded("language intermediate size", l.intermediate, 1 << 18)?;
         bounded("language heads", l.heads, 1024)?;
         bounded("language kv heads", l.kv_heads, 1024)?;
-        bounded("language head_dim", l.head_dim, shaders::attention::MAX_HEAD_DIM)?;
+        bounded("language head_dim", l.head_dim, shaders::attention_decode::MAX_HEAD_DIM)?;
         bounded("language positions", l.max_positions, 1 << 24)?;
         bounded("vocabulary", self.vocabulary.tokens, 1 << 24)?;
         rule(
@@ -252,7 +252,7 @@ impl Config {
             let Some(t) = self.task(task) else { continue };
             let name = task.name();
             let a = &t.adapter;
-            bounded(&format!("{name} adapter rank"), a.rank, 1 << 14)?;
+            bounded(&format!("{name} adapter rank"), a.rank, shaders::residual_adapted::MAX_RANK)?;
             bounded(&format!("{name} adapter experts"), a.experts, a.rank)?;
             rule(
                 a.rank.is_multiple_of(a.experts),

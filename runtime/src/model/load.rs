@@ -159,7 +159,9 @@ impl<'a> Loader<'a> {
 
     fn shards(&self, rows: usize, row_bytes: u64) -> Vec<Shard> {
         let most = self.gpu.facts().storage_binding_bytes.min(SHARD_BYTES);
-        let shard_rows = (most / row_bytes.max(1)).max(1) as usize;
+        let fit = (most / row_bytes.max(1)).max(1) as usize;
+        // Kernels handle rows by the 32.
+        let shard_rows = if fit > 32 { fit / 32 * 32 } else { fit };
         (0..rows)
             .step_by(shard_rows)
             .map(|row0| Shard { row0, rows: shard_rows.min(rows - row0), planes: Vec::new() })

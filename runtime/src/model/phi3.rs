@@ -7,7 +7,7 @@ use super::load::Loader;
 use super::tensors::LINEARS;
 use crate::Result;
 use crate::gpu::{Buffer, Gpu, Usage};
-use crate::plan::{Act, Attention, Builder, HLora, Linear, Matrix, Vector};
+use crate::plan::{Act, Attention, Builder, HLora, Linear, Matrix, Stream, Vector};
 use shaders::KvFormat;
 use std::ops::Range;
 
@@ -69,8 +69,9 @@ impl Phi3 {
         Ok(Phi3 { layers, norm: loader.vector("language.norm")? })
     }
 
-    /// The residual stream after all layers; `x` `[n, d]` is updated in place.
-    pub fn layers(&self, p: &mut Builder, l: &Language, task: &Adapted, kv: &KvCache, x: Act) {
+    /// The residual stream after all layers; `x` `[n, d]` is updated in place. `adapts`: with the task's adapters.
+    pub fn layers(&self, p: &mut Builder, l: &Language, task: &Adapted, adapts: bool, kv: &KvCache, x: Act) -> Stream {
+        let mut stream = p.stream(x, &self.layers[0].input_norm, l.rms_norm_eps);
         for (i, layer) in self.layers.iter().enumerate() {
             p.scope(format!("layers.{i}"));
             let attention = Attention {
@@ -82,10 +83,13 @@ impl Phi3 {
                 k: &kv.k[i],
                 v: &kv.v[i],
             };
-            layer.forward(p, l, &task.adapters[i], &attention, x);
+            let next = self.layers.get(i + 1).map_or(&self.norm, |l| &l.input_norm);
+            let adapters = task.adapters.get(i).filter(|_| adapts);
+            stream = layer.forward(p, l, adapters, &attention, stream, next);
             p.tap("out", x);
         }
         p.scope("");
+        stream
     }
 
     /// Final norm of every row, for comparisons.
@@ -96,32 +100,33 @@ impl Phi3 {
     }
 
     /// Logits of the last token of a run.
-    pub fn head_last(&self, p: &mut Builder, l: &Language, task: &Adapted, x: Act, logits: Act) {
-        let last = p.rmsnorm_last(x, &self.norm, l.rms_norm_eps);
-        p.matrix_into(&task.head, last, logits);
+    pub fn head_last(&self, p: &mut Builder, l: &Language, task: &Adapted, stream: Stream, logits: Act) {
+        p.head_last(&task.head, stream, &self.norm, l.rms_norm_eps, logits);
     }
 }
 
 impl Layer {
-    /// One decoder layer. `x`: `[n, d]`, the residual stream, updated in place.
-    fn forward(&self, p: &mut Builder, l: &Language, adapters: &[HLora; 4], kv: &Attention, x: Act) {
+    /// One decoder layer over the residual stream `[n, d]`; `next` is the norm after it.
+    fn forward(
+        &self,
+        p: &mut Builder,
+        l: &Language,
+        adapters: Option<&[HLora; 4]>,
+        kv: &Attention,
+        x: Stream,
+        next: &Vector,
+    ) -> Stream {
         let [qkv, o, gate_up, down] =
-            std::array::from_fn(|i| Linear { weight: &self.linears[i], bias: None, hlora: Some(&adapters[i]) });
+            std::array::from_fn(|i| Linear { weight: &self.linears[i], bias: None, hlora: adapters.map(|a| &a[i]) });
 
-        let h = p.rmsnorm(x, &self.input_norm, l.rms_norm_eps);
-        let qkv = p.linear(&qkv, h); // [n, q + 2 kv]
-        p.tap("qkv", qkv);
-        let q = p.rope_append(qkv, kv); // [n, q]; k, v go to the cache
-        let a = p.attention(q, kv); // [n, q]
-        let o = p.linear(&o, a); // [n, d]
-        p.tap("attn_out", o);
-        p.add(x, o);
+        let qkv = p.linear_norm(&qkv, x, &self.input_norm, l.rms_norm_eps); // [n, q + 2 kv]
+        p.tap("qkv", qkv.y);
+        let a = p.attention(qkv, kv); // [n, q]; k, v go to the cache
+        let x = p.linear_add(&o, "attn_out", a, x, &self.post_norm);
 
-        let h = p.rmsnorm(x, &self.post_norm, l.rms_norm_eps);
-        let gate_up = p.linear(&gate_up, h); // [n, 2 f]
+        let gate_up = p.linear_norm(&gate_up, x, &self.post_norm, l.rms_norm_eps); // [n, 2 f]
         let m = p.swiglu(gate_up); // [n, f]
-        let down = p.linear(&down, m); // [n, d]
-        p.add(x, down);
+        p.linear_add(&down, "mlp_out", m, x, next)
     }
 }
 

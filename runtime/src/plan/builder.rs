@@ -1,7 +1,7 @@
 //! What a model function writes to: one method per operation. Shapes are asserted; misuse is our bug and panics before
 //! any work reaches the device.
 
-use super::linear::{Biased, HLora, Linear, Matrix, Norm, Vector};
+use super::linear::{Biased, Linear, Matrix, Norm, Shard, Vector};
 use super::run::{Plan, Step, Tap};
 use super::slots::{Lifetime, Pool};
 use crate::Result;
@@ -9,8 +9,8 @@ use crate::gpu::{Buffer, Gpu, Pipeline, Usage};
 use bytemuck::Pod;
 use shaders::{Access, Choice, Constant, Kernel, KvFormat, Variant};
 use shaders::{
-    add, argmax, attention, bias_act, codebook, conv, embed, gemm, gemv, groupnorm_stats, groupnorm_swish, hlora_gate,
-    layernorm, rmsnorm, rope_append, swiglu,
+    add, argmax, attention, bias_act, codebook, conv, embed, gemm, gemv, groupnorm_stats, groupnorm_swish, layernorm,
+    rmsnorm,
 };
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ enum Place {
 }
 
 /// What a step binds.
-enum Bound {
+pub(super) enum Bound {
     Act(Act),
     Buffer(Buffer),
 }
@@ -76,24 +76,6 @@ fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
     wgpu::BufferBinding { buffer, offset: 0, size: None }
 }
 
-/// The attention of one layer.
-pub struct Attention<'a> {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Keys before itself that a query sees.
-    pub window: Option<usize>,
-    /// cos and sin by position.
-    pub rope: &'a Buffer,
-    /// Keys by position.
-    pub k: &'a Buffer,
-    /// Values by position.
-    pub v: &'a Buffer,
-}
-
 impl<'a> Builder<'a> {
     /// A plan for runs of up to `rows` tokens. With `traced`, activations that are tapped can be read after a run.
     pub fn new(gpu: &'a Gpu, rows: usize, kv: KvFormat, traced: bool) -> Self {
@@ -124,7 +106,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn act(&mut self, rows: usize, cols: usize) -> Act {
+    pub(super) fn act(&mut self, rows: usize, cols: usize) -> Act {
         let act = Act { id: self.places.len(), rows, cols };
         self.places.push((act, Place::Planned));
         act
@@ -139,7 +121,7 @@ impl<'a> Builder<'a> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the one place where a step is put together")]
-    fn step(
+    pub(super) fn step(
         &mut self,
         kernel: &'static Kernel,
         variant: &Variant,
@@ -173,8 +155,41 @@ impl<'a> Builder<'a> {
         self.drafts.push(Draft { pipeline, params, bound, grid, label });
     }
 
+    pub(super) fn select(&self, kernel: &Kernel) -> &'static Variant {
+        self.gpu.select(kernel)
+    }
+
+    /// The variant of a GEMV for an x of `cols`.
+    pub(super) fn gemv_variant(&self, kernel: &Kernel, cols: usize) -> &'static Variant {
+        let portable = || &kernel.variants[kernel.variants.len() - 1];
+        if cols > gemv::UNIFORM_X_COLS { portable() } else { self.gpu.select(kernel) }
+    }
+
+    /// Workgroups that keep this device busy.
+    pub(super) fn workgroups(&self) -> usize {
+        self.gpu.profile().workgroups
+    }
+
+    pub(super) fn kv(&self) -> KvFormat {
+        self.kv
+    }
+
+    pub(super) fn is_traced(&self) -> bool {
+        self.taps.is_some()
+    }
+
+    /// The shard of a matrix that must fit one binding; without it the plan is refused.
+    pub(super) fn only_shard<'w>(&mut self, weight: &'w Matrix) -> Option<&'w Shard> {
+        let [shard] = &weight.shards[..] else {
+            let need = format!("{} bindings", weight.shards.len());
+            self.error.get_or_insert(self.gpu.unfit(&weight.name, need, "1".into()));
+            return None;
+        };
+        Some(shard)
+    }
+
     /// A kernel whose variant only selection decides.
-    fn simple(
+    pub(super) fn simple(
         &mut self,
         kernel: &'static Kernel,
         imports: &[Choice],
@@ -242,7 +257,7 @@ impl<'a> Builder<'a> {
         y
     }
 
-    /// `y = linear(x)`: GEMV for one token, GEMM for more; bias and adapter included.
+    /// `y = linear(x)` of many rows, bias included.
     pub fn linear(&mut self, linear: &Linear, x: Act) -> Act {
         let y = self.act(x.rows, linear.weight.rows);
         self.linear_into(linear, x, bias_act::Activation::None, y);
@@ -267,9 +282,6 @@ impl<'a> Builder<'a> {
     /// are left out.
     pub fn linear_into(&mut self, linear: &Linear, x: Act, act: bias_act::Activation, y: Act) {
         self.product(linear.weight, x, y, false);
-        if let Some(hlora) = linear.hlora {
-            self.hlora(hlora, x, y);
-        }
         if let Some(bias) = linear.bias {
             assert_eq!(bias.len, y.cols, "bias of {}", linear.weight.name);
             let bound = vec![("bias", (&bias.buffer).into()), ("y", y.into())];
@@ -292,24 +304,8 @@ impl<'a> Builder<'a> {
         self.product(weight, x, y, false);
     }
 
-    /// `y += B (gate * scale * A x)`.
-    fn hlora(&mut self, hlora: &HLora, x: Act, y: Act) {
-        let u = self.matrix(&hlora.down, x);
-        let v = self.act(x.rows, hlora.up.cols);
-        let gates = self.act(x.rows, hlora.experts);
-        let params = hlora_gate::Params {
-            rank: hlora.rank as u32,
-            experts: hlora.experts as u32,
-            v_cols: hlora.up.cols as u32,
-            scale: hlora.scale,
-        };
-        let bound = vec![("u", u.into()), ("v", v.into()), ("gates", gates.into())];
-        self.simple(&hlora_gate::KERNEL, &[], params, bound, hlora_gate::grid(x.rows as u32));
-        self.tap(&format!("gates.{}", hlora.linear), gates);
-        self.product(&hlora.up, v, y, true);
-    }
-
-    fn product(&mut self, weight: &Matrix, x: Act, y: Act, accumulate: bool) {
+    /// `y (+)= W x`; if y has fewer rows than x, the first ones of x are left out.
+    pub(super) fn product(&mut self, weight: &Matrix, x: Act, y: Act, accumulate: bool) {
         let skip = x.rows - y.rows;
         assert_eq!(x.cols, weight.cols, "inputs of {}", weight.name);
         assert_eq!(y.cols, weight.rows, "outputs of {}", weight.name);
@@ -319,73 +315,21 @@ impl<'a> Builder<'a> {
             let mut bound: Vec<(&'static str, Bound)> = vec![("x", x.into()), ("y", y.into())];
             bound.extend(PLANES.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
             let (rows, cols4) = (shard.rows as u32, x.cols as u32 / 4);
-            let (blocks, y_offset) = (x.cols.div_ceil(32) as u32, shard.row0 as u32);
-            let accumulate = u32::from(accumulate);
-            if x.rows == 1 {
-                let mut variant = self.gpu.select(&gemv::KERNEL);
-                if x.cols > gemv::UNIFORM_X_COLS {
-                    variant = &gemv::KERNEL.variants[gemv::KERNEL.variants.len() - 1];
-                }
-                let params = gemv::Params { rows, cols4, blocks, y_offset, accumulate };
-                let grid = |constants: &[Constant]| gemv::grid(rows, constants);
-                self.step(&gemv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
-            } else {
-                let params = gemm::Params {
-                    rows,
-                    cols4,
-                    blocks,
-                    x_offset4: skip as u32 * cols4,
-                    x_stride4: cols4,
-                    y_offset,
-                    y_stride: y.cols as u32,
-                    accumulate,
-                    tokens: y.rows as u32,
-                };
-                let grid = gemm::grid(rows, y.rows as u32);
-                let variant = self.gpu.select(&gemm::KERNEL);
-                self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, |_| grid, &weight.name);
-            }
+            let params = gemm::Params {
+                rows,
+                cols4,
+                blocks: x.cols.div_ceil(32) as u32,
+                x_offset4: skip as u32 * cols4,
+                x_stride4: cols4,
+                y_offset: shard.row0 as u32,
+                y_stride: y.cols as u32,
+                accumulate: u32::from(accumulate),
+                tokens: y.rows as u32,
+            };
+            let grid = gemm::grid(rows, y.rows as u32);
+            let variant = self.gpu.select(&gemm::KERNEL);
+            self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, |_| grid, &weight.name);
         }
-    }
-
-    /// Turns q and k, stores k and v at their positions: q `[n][heads head_dim]`.
-    pub fn rope_append(&mut self, qkv: Act, a: &Attention) -> Act {
-        assert_eq!(qkv.cols, (a.heads + 2 * a.kv_heads) * a.head_dim, "qkv");
-        let q = self.act(qkv.rows, a.heads * a.head_dim);
-        let params =
-            rope_append::Params { heads: a.heads as u32, kv_heads: a.kv_heads as u32, head_dim: a.head_dim as u32 };
-        let bound = vec![
-            ("qkv", qkv.into()),
-            ("rope", a.rope.into()),
-            ("q", q.into()),
-            ("k_cache", a.k.into()),
-            ("v_cache", a.v.into()),
-        ];
-        let grid = rope_append::grid(&params, qkv.rows as u32);
-        self.simple(&rope_append::KERNEL, &[self.kv.write_import()], params, bound, grid);
-        q
-    }
-
-    /// Causal attention of q over the cache.
-    pub fn attention(&mut self, q: Act, a: &Attention) -> Act {
-        let out = self.act(q.rows, q.cols);
-        let params = attention::Params {
-            heads: a.heads as u32,
-            kv_heads: a.kv_heads as u32,
-            head_dim4: a.head_dim as u32 / 4,
-            full: 0,
-            window: a.window.and_then(|w| u32::try_from(w).ok()).unwrap_or(u32::MAX),
-            q_offset4: 0,
-            q_stride4: q.cols as u32 / 4,
-            k_offset4: 0,
-            v_offset4: 0,
-            kv_stride4: (a.kv_heads * a.head_dim) as u32 / 4,
-            scale: 1.0 / (a.head_dim as f32).sqrt(),
-        };
-        let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", a.k.into()), ("v_cache", a.v.into())];
-        let grid = attention::grid(a.heads as u32, q.rows as u32);
-        self.simple(&attention::KERNEL, &[self.kv.read_import()], params, bound, grid);
-        out
     }
 
     /// Attention of every row over every row; `qkv` rows are q, k, v.
@@ -420,16 +364,6 @@ impl<'a> Builder<'a> {
         let grid = attention::grid(heads as u32, q.rows as u32);
         self.simple(&attention::KERNEL, &[KvFormat::F32.read_import()], params, bound, grid);
         out
-    }
-
-    /// `silu(gate) * up`; `gate_up` rows are gate, up.
-    pub fn swiglu(&mut self, gate_up: Act) -> Act {
-        let f = gate_up.cols / 2;
-        let m = self.act(gate_up.rows, f);
-        let bound = vec![("h", gate_up.into()), ("m", m.into())];
-        let grid = swiglu::grid(f as u32, m.rows as u32);
-        self.simple(&swiglu::KERNEL, &[], swiglu::Params { cols: f as u32 }, bound, grid);
-        m
     }
 
     /// `x += y`.
@@ -493,11 +427,7 @@ impl<'a> Builder<'a> {
         let side = y.rows.isqrt();
         assert!(side * side == y.rows && y.cols == weight.rows, "picture of {}", weight.name);
         assert!(x.cols.is_multiple_of(4) && weight.cols.is_multiple_of(x.cols), "inputs of {}", weight.name);
-        let [shard] = &weight.shards[..] else {
-            let need = format!("{} bindings", weight.shards.len());
-            self.error.get_or_insert(self.gpu.unfit(&weight.name, need, "1".into()));
-            return;
-        };
+        let Some(shard) = self.only_shard(weight) else { return };
         let params = conv::Params {
             rows: weight.rows as u32,
             cols4: weight.cols as u32 / 4,

@@ -43,13 +43,15 @@ pub struct SessionOptions {
     pub kv: KvFormat,
     /// Most tokens computed at once; by default the profile's.
     pub chunk: Option<usize>,
+    /// With the task's adapters; off only to measure what they are worth and what they cost.
+    pub adapter: bool,
     /// Keep every named stage readable, for [`Session::trace`]; slower.
     pub traced: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { task: Task::Ask, context: None, kv: KvFormat::F16, chunk: None, traced: false }
+        SessionOptions { task: Task::Ask, context: None, kv: KvFormat::F16, chunk: None, adapter: true, traced: false }
     }
 }
 
@@ -131,12 +133,12 @@ impl Session {
             let tokens = p.fixed(ids, rows, 1);
             let x = p.embed(tokens, &task.adapted.embed, &buffers.picture);
             p.tap("embeds", x);
-            model.phi3.layers(&mut p, l, &task.adapted, &cache, x);
-            if options.traced {
+            let stream = model.phi3.layers(&mut p, l, &task.adapted, options.adapter, &cache, x);
+            if options.traced && rows > 1 {
                 model.phi3.norm_all(&mut p, l, x);
             }
             let logits = p.fixed(&buffers.logits, 1, head_rows);
-            model.phi3.head_last(&mut p, l, &task.adapted, x, logits);
+            model.phi3.head_last(&mut p, l, &task.adapted, stream, logits);
             p.tap("logits", logits);
             let token = p.fixed(&buffers.token, 1, 1);
             p.argmax(logits, task.rows.ordinary, task.rows.first_id, token);

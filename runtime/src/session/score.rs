@@ -60,7 +60,7 @@ impl Session {
         let mut p = Builder::new(&gpu, rows, self.options.kv, false);
         let tokens = p.fixed(&self.buffers.chunk_tokens, rows, 1);
         let x = p.embed(tokens, &task.adapted.embed, &self.buffers.picture);
-        model.phi3.layers(&mut p, l, &task.adapted, &self.cache, x);
+        model.phi3.layers(&mut p, l, &task.adapted, self.options.adapter, &self.cache, x);
         let normed = model.phi3.norm_all(&mut p, l, x);
         let all = p.fixed(&logits, rows, head_rows);
         p.matrix_into(&task.adapted.head, normed, all);

@@ -1,0 +1,47 @@
+// The way up of an H-LoRA adapter for one token, added by whoever reads the linear's output next. The kernel brings
+// `u(i)`: (A x, R x), fills the slot `weights` with B, and has in its params
+//     rank: u32,        // 0: no adapter
+//     experts: u32,
+//     up_blocks: u32,   // of 32 that B's rows have
+//     hlora_scale: f32, // alpha / rank * experts
+
+var<workgroup> sh_v: array<vec4<f32>, 256>; // rank at most 1024
+
+// v[k] = scale * softmax(R x)[k / (rank / experts)] * (A x)[k], by all 64 threads of the workgroup.
+fn hlora_load(local: u32) {
+    if params.rank > 0u {
+        var largest = u(params.rank);
+        for (var e = 1u; e < params.experts; e++) {
+            largest = max(largest, u(params.rank + e));
+        }
+        var total = 0.0;
+        for (var e = 0u; e < params.experts; e++) {
+            total += exp(u(params.rank + e) - largest);
+        }
+        let per_expert = params.rank / params.experts;
+        for (var i = local; i < params.up_blocks * 8u; i += 64u) {
+            var v = vec4(0.0);
+            for (var c = 0u; c < 4u; c++) {
+                let k = i * 4u + c;
+                if k < params.rank {
+                    v[c] = params.hlora_scale * exp(u(params.rank + k / per_expert) - largest) / total * u(k);
+                }
+            }
+            sh_v[i] = v;
+        }
+    }
+    workgroupBarrier();
+}
+
+// B[row] v
+fn hlora_up(row: u32, rows: u32) -> f32 {
+    var sum = 0.0;
+    for (var block = 0u; block < params.up_blocks; block++) {
+        let w = weights_block(row, block, rows);
+        let i = block * 8u;
+        let dots = dot(w.a.lo, sh_v[i]) + dot(w.a.hi, sh_v[i + 1u]) + dot(w.b.lo, sh_v[i + 2u]) + dot(w.b.hi, sh_v[i + 3u])
+            + dot(w.c.lo, sh_v[i + 4u]) + dot(w.c.hi, sh_v[i + 5u]) + dot(w.d.lo, sh_v[i + 6u]) + dot(w.d.hi, sh_v[i + 7u]);
+        sum += weights_scale(row, block, rows) * dots;
+    }
+    return sum;
+}
