@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test`: the two commands of the README. Each makes sure of a Vulkan device first. No
+//! `cargo xtask demo | test`: the two commands of the README. Each makes sure of a Vulkan device first. Next to no
 //! dependencies, so that it starts at once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
 
