@@ -74,6 +74,7 @@ pub struct Open {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kv {
     F16,
+    Q8,
     F32,
 }
 

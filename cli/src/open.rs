@@ -41,6 +41,7 @@ fn with_head(open: &Open, task: Task, whole_head: bool) -> Result<Arc<Model>> {
 pub fn session(open: &Open, task: Task) -> SessionOptions {
     let kv = match open.kv {
         Kv::F16 => shaders::KvFormat::F16,
+        Kv::Q8 => shaders::KvFormat::Q8,
         Kv::F32 => shaders::KvFormat::F32,
     };
     SessionOptions { task: task.into(), context: open.context, kv, ..Default::default() }

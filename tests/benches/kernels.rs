@@ -39,7 +39,6 @@ fn case(format: Format, rows: usize, cols: usize, params: &[u8], x_bytes: usize,
             expected: shaders::Expected::F32(vec![0.0; y_elements]),
         }],
         grid: Box::new(|_| [1, 1, 1]),
-        bound: 0.0,
     }
 }
 
