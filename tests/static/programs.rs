@@ -48,7 +48,7 @@ fn data_choices(kernel: &Kernel) -> Vec<Vec<Choice>> {
 
 /// The constants that stand for a format: q4 as the recipe of that name writes it.
 fn data_constants(choices: &[Choice]) -> Vec<Constant> {
-    let q4 = Format::Q4 { group: 64, zero_points: true };
+    let q4 = Format::Q4 { group: 32, zero_points: true };
     if choices.contains(&q4.import()) { q4.constants() } else { vec![] }
 }
 
