@@ -52,7 +52,9 @@ fn declaration(line: &str) -> Option<&str> {
     // A variable may stand behind attributes.
     let rest = match line.split_once("var<") {
         Some((before, variable)) if before.is_empty() || before.starts_with('@') => variable.split_once("> ")?.1,
-        _ => ["fn ", "struct ", "override ", "alias ", "const "].iter().find_map(|keyword| line.strip_prefix(keyword))?,
+        _ => {
+            ["fn ", "struct ", "override ", "alias ", "const "].iter().find_map(|keyword| line.strip_prefix(keyword))?
+        }
     };
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
     Some(&rest[..end])
