@@ -45,10 +45,10 @@ class Plan:
     watch: int  # steps between measurements on validation pictures
 
 
-FULL = Plan(48_000, 16_000, {"vision": 700, "base": 600, "ask": 1100, "vq": 1400, "generate": 1500}, 100, 400)
+FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3000, "vq": 1400, "generate": 1800}, 100, 400)
 SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
 BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
-RATE = {"vision": 4e-4, "base": 5e-4, "ask": 1.5e-3, "vq": 1e-3, "generate": 2e-3}
+RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
 
 
 # ---------------------------------------------------------------- data
@@ -379,7 +379,7 @@ def watch_answers(model: HealthGpt, text: Text, n: int, adapter: bool = True) ->
 
 def train_stage(stage: str, run: Run, plan: Plan, text: Text, data: Data, few: int) -> None:
     model, c, state = run.model, run.model.c, run.load(stage)
-    fresh = not state["step"] and stage != "ask"  # SECOND PASS
+    fresh = not state["step"]
     seeds = range(VALIDATION, VALIDATION + few)
 
     def pick(rng: np.random.Generator, n: int = plan.pictures) -> np.ndarray:
