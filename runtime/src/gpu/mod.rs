@@ -34,7 +34,7 @@ struct Inner {
     profile: &'static Profile,
     forced: Forced,
     fault: Arc<OnceLock<String>>,
-    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    pipelines: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Pipeline>>>>>>,
     /// Held while submitting and while polling. wgpu 30 panics if a wait times out just when another thread empties the
     /// queue (gfx-rs/wgpu pull request 9958).
     queue_turn: Mutex<()>,
