@@ -148,6 +148,8 @@ STRANGE: dict[str, tuple[str, ...]] = {
     "range": ("Imaging depth?", "And the depth setting is?"),
 }
 _MODALITIES = ("CT", "MRI", "X-ray", "PET")
+# Topics whose answer needs a comparison of the question with the picture.
+COMPARED = frozenset(("side?", "at side?", "what side", "any side?", "kind side?", "at depth?", "deeper?", "where", "quality?"))
 SUFFIXES = ("",) * 8 + (" Answer briefly.", " Please answer.", " Answer the question.", " Be brief.")
 PREFIXES = ("",) * 10 + ("Please answer: ", "Question: ", "Doctor, ", "In your opinion, ", "Based on this image, ", "Looking at the scan, ", "In this image, ", "Please tell me: ", "Hello, ")
 # Words that a hasty user leaves out, and words that carry nothing: the question stays the same question.
@@ -309,7 +311,9 @@ def ask(p: Phantom, rng: Rng, n: int, wording: Wording = "train") -> list[Questi
     """`n` questions about a phantom, of different topics as far as there are so many."""
     pool = [c for c in _candidates(p, rng) if wording != "strange" or c[0] in STRANGE]
     chosen, seen = [], set[str]()
-    for at in rng.permutation(len(pool)):
+    # In training what must be compared comes up more often than what is soon learnt.
+    weight = np.array([3.0 if wording == "train" and c[0] in COMPARED else 1.0 for c in pool])
+    for at in np.argsort(-np.log(rng.random(len(pool))) / weight):
         topic = pool[at][0]
         if len(chosen) < n and topic not in seen:
             seen.add(topic)
