@@ -3,6 +3,7 @@
 
 mod adapter;
 mod buffer;
+mod clock;
 mod pipeline;
 mod probe;
 
