@@ -41,7 +41,10 @@ class Record:
 
     @property
     def points(self) -> float:
-        return float(words(self.said) == words(self.answer)) if self.closed else recall(self.answer, self.said)
+        if not self.closed:
+            return recall(self.answer, self.said)
+        truth, said = words(self.answer), words(self.said)
+        return float(said[:1] == truth if truth in (["yes"], ["no"]) else said == truth)  # as `healthgpt eval` counts
 
 
 def words(text: str) -> list[str]:
@@ -120,6 +123,13 @@ def overlap(p: P.Phantom, drawn: np.ndarray) -> float:
     if not p.lesions:
         return float(found.sum() <= 4)
     return float((truth & found).sum() / max(1, (truth | found).sum()))
+
+
+def true_drawing(seed: int, task: str, size: int) -> np.ndarray:
+    """What a perfect model would draw, uint8 [size, size, 3]."""
+    p = P.phantom(seed)
+    small = P.shrink(P.render(p, lesions=task != "remove"), size)
+    return P.marked(p, small) if task == "mark" else P.colour(small)
 
 
 def draw_all(model: HealthGpt, text: Text, seeds: Sequence[int], held_out: bool = True) -> tuple[dict[str, float], dict[tuple[int, str], tuple[str, list[int], np.ndarray]]]:
@@ -215,8 +225,10 @@ def write_reference(model: HealthGpt, text: Text, n: int, per: int, out: Path) -
     with open(out / "drawings.jsonl", "w", encoding="utf-8") as f:
         for (s, task), (wording, codes, picture) in draw_all(model, text, seeds[:max(1, n // 5)])[1].items():
             name = f"{s}-{task}.png"
+            truth = f"{s}-{task}-truth.png"
             Image.fromarray(picture).save(out / name)
-            f.write(json.dumps({"image": f"{s}.png", "instruction": wording, "task": task, "codes": codes, "drawn": name}) + "\n")
+            Image.fromarray(true_drawing(s, task, model.c.draw)).save(out / truth)
+            f.write(json.dumps({"image": f"{s}.png", "instruction": wording, "task": task, "codes": codes, "drawn": name, "truth": truth}) + "\n")
 
 
 def compare(folder: Path, runtime: Path, file: Path, limit: int) -> bool:
@@ -234,7 +246,7 @@ def compare(folder: Path, runtime: Path, file: Path, limit: int) -> bool:
             print("differs:", r["image"], r["question"], "|", r["pytorch"], "|", said.stdout.strip())
     print(f"answers: {same} of {total} equal")
     alike = drawn = 0
-    levels = Counter[int]()
+    levels, likeness = Counter[int](), []
     for r in rows("drawings.jsonl"):
         codes, png = folder / "runtime.json", folder / "runtime.png"
         png.unlink(missing_ok=True)
@@ -243,11 +255,15 @@ def compare(folder: Path, runtime: Path, file: Path, limit: int) -> bool:
         ok = json.loads(codes.read_text()) == r["codes"]
         alike, drawn = alike + ok, drawn + 1
         if ok:
-            a, b = (np.array(Image.open(x).convert("RGB")).astype(int) for x in (png, folder / str(r["drawn"])))
-            levels.update(np.abs(a - b).ravel().tolist())
+            a, b, truth = (np.array(Image.open(x).convert("RGB")) for x in (png, folder / str(r["drawn"]), folder / str(r["truth"])))
+            levels.update(np.abs(a.astype(int) - b).ravel().tolist())
+            if r["task"] == "reconstruct":
+                likeness.append((ssim(b, truth), ssim(a, truth)))
         else:
             print("other codes:", r["image"], r["instruction"])
     print(f"drawings: {alike} of {drawn} with equal codes; levels of difference {dict(sorted(levels.items()))}")
+    if likeness:
+        print(f"reconstruction SSIM: PyTorch {np.mean([p for p, _ in likeness]):.5f}, runtime {np.mean([r for _, r in likeness]):.5f}")
     return same == total and alike == drawn
 
 

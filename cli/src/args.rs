@@ -83,6 +83,7 @@ pub struct On {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kv {
     F16,
+    Q8,
     F32,
 }
 

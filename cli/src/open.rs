@@ -46,6 +46,7 @@ pub fn options(on: &On, task: Task) -> OpenOptions {
 pub fn session(on: &On, task: Task) -> SessionOptions {
     let kv = match on.kv {
         Kv::F16 => shaders::KvFormat::F16,
+        Kv::Q8 => shaders::KvFormat::Q8,
         Kv::F32 => shaders::KvFormat::F32,
     };
     SessionOptions { task: task.into(), context: on.context, kv, ..Default::default() }

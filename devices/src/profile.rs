@@ -9,7 +9,7 @@ pub struct Profile {
     pub name: &'static str,
     /// Whether a device belongs here.
     pub matches: fn(&Facts) -> bool,
-    /// (kernel, variant) where the first fitting variant is not the best.
+    /// (kernel, variant) where the first fitting variant is not the best; of several the first that fits.
     pub prefer: &'static [(&'static str, &'static str)],
     /// Most tokens of a prefill chunk.
     pub chunk: usize,
@@ -21,7 +21,7 @@ pub struct Profile {
 pub const GENERIC: Profile = Profile {
     name: "generic",
     matches: |_| true,
-    prefer: &[("gemv", "split_k"), ("gemv_residual", "split_k")],
+    prefer: &[("gemv", "split_k"), ("gemv_residual", "split_k"), ("gemm", "tile"), ("conv", "tile")],
     chunk: 128,
     workgroups: 256,
 };
@@ -30,7 +30,14 @@ pub const GENERIC: Profile = Profile {
 const SOFTWARE: Profile = Profile {
     name: "software",
     matches: |facts| facts.kind == Kind::Cpu,
-    prefer: &[("gemv", "uniform_x"), ("gemv_residual", "uniform_x")],
+    prefer: &[
+        ("gemv", "broadcast"),
+        ("gemv", "uniform_x"),
+        ("gemv_residual", "broadcast"),
+        ("gemv_residual", "uniform_x"),
+        ("gemm", "stripe"),
+        ("conv", "stripe"),
+    ],
     chunk: 64,
     workgroups: 1,
 };

@@ -39,11 +39,11 @@ impl Forced {
 
 /// Whether a device has what a variant needs.
 pub fn meets(facts: &Facts, needs: &Needs) -> bool {
-    !needs.subgroups || facts.subgroups
+    needs.subgroup == 0 || facts.subgroups && facts.subgroup_size[0] >= needs.subgroup
 }
 
-/// The variant for `kernel`: the forced one if it fits, else the profile's preference if it fits, else the first that
-/// fits. The last variant of a kernel needs only the WebGPU floor, so there always is one.
+/// The variant for `kernel`: the forced one if it fits, else the first of the profile's preferences that fits, else
+/// the first that fits. The last variant of a kernel needs only the WebGPU floor, so there always is one.
 pub fn select(kernel: &Kernel, facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
     let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && meets(facts, &v.needs));
     let forced_name = forced.variants.iter().find(|(k, _)| k == kernel.name).map(|(_, v)| v.as_str());
@@ -54,7 +54,7 @@ pub fn select(kernel: &Kernel, facts: &Facts, profile: &Profile, forced: &Forced
     if forced.portable {
         return portable();
     }
-    let preferred = profile.prefer.iter().find(|(k, _)| *k == kernel.name).and_then(|(_, v)| fits(v));
+    let preferred = profile.prefer.iter().filter(|(k, _)| *k == kernel.name).find_map(|(_, v)| fits(v));
     preferred.or_else(|| kernel.variants.iter().find(|v| meets(facts, &v.needs))).unwrap_or_else(portable)
 }
 
@@ -66,8 +66,8 @@ mod tests {
     fn made_up() -> Vec<Facts> {
         let mut all = Vec::new();
         for kind in [Kind::Discrete, Kind::Integrated, Kind::Cpu, Kind::Other] {
-            for subgroups in [false, true] {
-                all.push(Facts { kind, subgroups, ..Facts::floor() });
+            for (subgroups, smallest) in [(false, 4), (true, 4), (true, 8)] {
+                all.push(Facts { kind, subgroups, subgroup_size: [smallest, 32], ..Facts::floor() });
             }
         }
         all

@@ -1,6 +1,6 @@
 //! The residual sum; see `wgsl/add.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::kernel::{PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -48,6 +48,5 @@ fn cases() -> Vec<Case> {
         inputs: vec![input_f32("y", &y)],
         outputs: vec![output],
         grid: Box::new(move |_| grid(d as u32, n as u32 + 1)),
-        bound: F32_BOUND,
     }]
 }

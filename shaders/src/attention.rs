@@ -1,10 +1,9 @@
 //! Attention over the cache or over one activation; see `wgsl/attention.wgsl`.
 
-use crate::case::{F32_BOUND, Input, input_f32, noise, output_f32};
+use crate::case::{Input, input_f32, kv_bytes, kv_rounded, noise, output_f32};
 use crate::kernel::{REDUCTIONS, read, uniform, write};
-use crate::{Case, Kernel, KvFormat, Step, round_to_f16};
+use crate::{Case, Kernel, KvFormat, Step};
 use bytemuck::{Pod, Zeroable};
-use half::f16;
 
 /// Largest head_dim.
 pub const MAX_HEAD_DIM: usize = 1024;
@@ -25,6 +24,7 @@ pub struct Params {
     pub v_offset4: u32,
     pub kv_stride4: u32,
     pub scale: f32,
+    pub kv_factors: u32,
 }
 
 /// Contract of the kernel.
@@ -33,7 +33,7 @@ pub const KERNEL: Kernel = Kernel {
     source: include_str!("../wgsl/attention.wgsl"),
     bindings: &[uniform(0, "params"), read(2, "q"), write(3, "out")],
     params_bytes: size_of::<Params>(),
-    data_imports: &[("kv_read", &["kv_read_f16", "kv_read_f32"])],
+    data_imports: &[("kv_read", &["kv_read_f16", "kv_read_q8", "kv_read_f32"])],
     variants: REDUCTIONS,
     cases,
 };
@@ -82,6 +82,7 @@ fn cases() -> Vec<Case> {
     [
         Shape { name: "decode, first position", pos: 0, ..base },
         Shape { name: "decode past two tiles", pos: 140, kv: KvFormat::F16, ..base },
+        Shape { name: "an int8 cache", n: 3, pos: 70, kv: KvFormat::Q8, ..base },
         Shape { name: "decode, M3 heads", heads: 2, kv_heads: 2, head_dim: 96, pos: 64, ..base },
         Shape { name: "prefill, grouped heads", heads: 9, kv_heads: 3, head_dim: 64, n: 7, pos: 60, ..base },
         Shape { name: "prefill, window of 5", n: 20, pos: 0, window: 5, kv: KvFormat::F16, ..base },
@@ -113,8 +114,8 @@ fn case(s: Shape) -> Case {
     let q = noise("q", s.n * row);
     let (k, v) =
         if s.causal { (noise("k", kv_len * kv_row), noise("v", kv_len * kv_row)) } else { (q.clone(), q.clone()) };
-    let round = |x: Vec<f32>| if s.kv == KvFormat::F16 { x.into_iter().map(round_to_f16).collect() } else { x };
-    let (k, v): (Vec<f32>, Vec<f32>) = (round(k), round(v));
+    let caches = [kv_bytes(s.kv, &k), kv_bytes(s.kv, &v)];
+    let (k, v) = (kv_rounded(s.kv, k), kv_rounded(s.kv, v));
     let scale = 1.0 / (d as f64).sqrt();
     let mut expected = Vec::new();
     for t in 0..s.n {
@@ -143,23 +144,18 @@ fn case(s: Shape) -> Case {
         v_offset4: v_offset as u32 / 4,
         kv_stride4: kv_row as u32 / 4,
         scale: scale as f32,
+        kv_factors: s.kv.factors_at(kv_len * kv_row),
     };
-    let cache = |name, x: &[f32]| match s.kv {
-        KvFormat::F16 => {
-            let halves: Vec<f16> = x.iter().map(|v| f16::from_f32(*v)).collect();
-            Input { name, bytes: bytemuck::cast_slice(&halves).to_vec() }
-        }
-        KvFormat::F32 => input_f32(name, x),
-    };
+    let [k_bytes, v_bytes] = caches;
+    let cache = |name, bytes| Input { name, bytes };
     Case {
         name: s.name.into(),
         imports: vec![s.kv.read_import()],
         constants: vec![],
         params: bytemuck::bytes_of(&params).to_vec(),
         step: Step::new(s.pos, s.n),
-        inputs: vec![input_f32("q", &q), cache("k_cache", &k), cache("v_cache", &v)],
+        inputs: vec![input_f32("q", &q), cache("k_cache", k_bytes), cache("v_cache", v_bytes)],
         outputs: vec![output_f32("out", expected)],
         grid: Box::new(move |_| grid(s.heads as u32, s.n as u32 + 1)),
-        bound: F32_BOUND,
     }
 }

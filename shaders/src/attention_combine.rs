@@ -1,6 +1,6 @@
 //! Joins the parts of an attention; see `wgsl/attention_combine.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::kernel::{PORTABLE, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -69,7 +69,6 @@ fn cases() -> Vec<Case> {
                 inputs: vec![input_f32("parts", &values)],
                 outputs: vec![output_f32("out", out)],
                 grid: Box::new(move |_| grid(params.heads, params.head_dim4)),
-                bound: F32_BOUND,
             }
         })
         .collect()

@@ -1,12 +1,11 @@
 //! The attention of one token, from the qkv linear on; see `wgsl/attention_decode.wgsl`.
 
-use crate::case::{Expected, F32_BOUND, Output, input_f32, noise, output_f32};
+use crate::case::{input_f32, kv_output, kv_rounded, noise, output_f32};
 use crate::gemv::weight_inputs;
 use crate::kernel::{REDUCTIONS, read, uniform, write};
 use crate::residual_adapted::{HLora, adapter, made_up};
-use crate::{Case, Format, Kernel, KvFormat, Step, attention, rope_append, round_to_f16};
+use crate::{Case, Format, Kernel, KvFormat, Step, attention, rope_append};
 use bytemuck::{Pod, Zeroable};
-use half::f16;
 
 /// Largest head_dim.
 pub const MAX_HEAD_DIM: usize = 512;
@@ -23,6 +22,7 @@ pub struct Params {
     pub parts: u32,
     pub scale: f32,
     pub hlora: HLora,
+    pub kv_factors: u32,
 }
 
 /// Contract of the kernel.
@@ -33,7 +33,7 @@ pub const KERNEL: Kernel = Kernel {
     params_bytes: size_of::<Params>(),
     data_imports: &[
         ("weights", &["weights_none", "weights_q8", "weights_f16", "weights_q4"]),
-        ("kv_update", &["kv_update_f16", "kv_update_f32"]),
+        ("kv_update", &["kv_update_f16", "kv_update_q8", "kv_update_f32"]),
     ],
     variants: REDUCTIONS,
     cases,
@@ -74,6 +74,7 @@ fn cases() -> Vec<Case> {
         Shape { name: "first position", pos: 0, ..base },
         Shape { name: "no adapter, past two tiles", pos: 140, adapter: None, ..base },
         Shape { name: "f16 cache", pos: 70, kv: KvFormat::F16, adapter: Some((6, 3, Format::F16)), ..base },
+        Shape { name: "int8 cache", kv_heads: 3, pos: 70, kv: KvFormat::Q8, ..base },
         Shape { name: "M3 heads", heads: 2, kv_heads: 2, head_dim: 96, pos: 64, ..base },
         Shape {
             name: "grouped heads, q4 adapter",
@@ -98,10 +99,8 @@ fn cases() -> Vec<Case> {
 fn case(s: Shape) -> Case {
     let (d, kv_dim) = (s.head_dim, s.kv_heads * s.head_dim);
     let outputs = (s.heads + 2 * s.kv_heads) * d;
-    let round = |x: Vec<f32>| if s.kv == KvFormat::F16 { x.into_iter().map(round_to_f16).collect() } else { x };
-    let (mut k, mut v): (Vec<f32>, Vec<f32>) =
-        (round(noise("k", (s.pos + 2) * kv_dim)), round(noise("v", (s.pos + 2) * kv_dim)));
-    let before = [k.clone(), v.clone()];
+    let before = [noise("k", (s.pos + 2) * kv_dim), noise("v", (s.pos + 2) * kv_dim)];
+    let [mut k, mut v] = before.clone().map(|x| kv_rounded(s.kv, x));
 
     let mut linear = noise("qkv", outputs);
     let mut qkv = linear.clone();
@@ -126,7 +125,8 @@ fn case(s: Shape) -> Case {
             imports.push(("weights", "weights_none"));
         }
     }
-    let turn = rope_append::Params { heads: s.heads as u32, kv_heads: s.kv_heads as u32, head_dim: d as u32 };
+    let turn =
+        rope_append::Params { heads: s.heads as u32, kv_heads: s.kv_heads as u32, head_dim: d as u32, kv_factors: 0 };
     let rope = rope_append::table(s.pos + 1, d, 10000.0);
     let [q, own_k, own_v] = rope_append::reference(&turn, &rope, &linear, s.pos);
     // The token itself is taken as it is; what is written for later tokens may be rounded.
@@ -166,15 +166,6 @@ fn case(s: Shape) -> Case {
             out.extend([if seen.is_empty() { 0.0 } else { largest as f32 }, total as f32, 0.0, 0.0]);
         }
     }
-    let cache = |name, before: &[f32], after: Vec<f32>| match s.kv {
-        KvFormat::F16 => {
-            let halves: Vec<f16> = before.iter().map(|v| f16::from_f32(*v)).collect();
-            Output { name, initial: bytemuck::cast_slice(&halves).to_vec(), expected: Expected::F16(round(after)) }
-        }
-        KvFormat::F32 => {
-            Output { name, initial: bytemuck::cast_slice(before).to_vec(), expected: Expected::F32(after) }
-        }
-    };
     let params = Params {
         heads: s.heads as u32,
         kv_heads: s.kv_heads as u32,
@@ -183,6 +174,7 @@ fn case(s: Shape) -> Case {
         parts: s.parts as u32,
         scale: scale as f32,
         hlora,
+        kv_factors: s.kv.factors_at((s.pos + 2) * kv_dim),
     };
     inputs.extend([input_f32("qkv", &qkv), input_f32("rope", rope.as_flattened())]);
     Case {
@@ -192,9 +184,11 @@ fn case(s: Shape) -> Case {
         params: bytemuck::bytes_of(&params).to_vec(),
         step: Step::new(s.pos, 1),
         inputs,
-        outputs: vec![output_f32("out", out), cache("k_cache", &before[0], k), cache("v_cache", &before[1], v)],
+        outputs: vec![
+            output_f32("out", out),
+            kv_output("k_cache", s.kv, &before[0], k),
+            kv_output("v_cache", s.kv, &before[1], v),
+        ],
         grid: Box::new(move |_| grid(s.heads as u32, s.parts as u32)),
-        // Rounding to f16 may fall the other way: 2^-11 of one position among many.
-        bound: if s.kv == KvFormat::F16 { 1e-8 } else { F32_BOUND },
     }
 }

@@ -1,6 +1,6 @@
 //! Bias and activation of the vision tower and the projector; see `wgsl/bias_act.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::kernel::{Choice, PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -103,7 +103,6 @@ fn cases() -> Vec<Case> {
                 inputs: vec![input_f32("bias", &bias)],
                 outputs: vec![output],
                 grid: Box::new(move |_| grid(d as u32, n as u32 + 1)),
-                bound: F32_BOUND,
             }
         })
         .collect()

@@ -1,6 +1,7 @@
 //! One shape of one kernel with inputs and expected outputs; tests check it, benches time it.
 
-use crate::kernel::{Choice, Constant, Step};
+use crate::kernel::{Choice, Constant, KvFormat, Step, Variant};
+use half::f16;
 
 /// A buffer that the kernel reads.
 pub struct Input {
@@ -18,6 +19,15 @@ pub struct Output {
     pub initial: Vec<u8>,
     /// Content after it.
     pub expected: Expected,
+    /// Largest normalised mean square error.
+    pub bound: f64,
+}
+
+impl Output {
+    /// The same with another bound.
+    pub(crate) fn within(self, bound: f64) -> Self {
+        Output { bound, ..self }
+    }
 }
 
 /// What an output must hold.
@@ -26,12 +36,14 @@ pub enum Expected {
     F32(Vec<f32>),
     /// f16 values within the bound, two a word.
     F16(Vec<f32>),
+    /// Values of a KV cache in int8, within the bound.
+    KvQ8(Vec<f32>),
     /// Exactly these words.
     U32(Vec<u32>),
 }
 
-/// Workgroups of a case, given the override constants of the variant.
-pub type CaseGrid = Box<dyn Fn(&[Constant]) -> [u32; 3]>;
+/// Workgroups of a case for a variant.
+pub type CaseGrid = Box<dyn Fn(&Variant) -> [u32; 3]>;
 
 /// A named shape.
 pub struct Case {
@@ -51,8 +63,6 @@ pub struct Case {
     pub outputs: Vec<Output>,
     /// Workgroups.
     pub grid: CaseGrid,
-    /// Largest normalised mean square error.
-    pub bound: f64,
 }
 
 /// Normalised mean square error that f32 arithmetic in another order stays below.
@@ -70,7 +80,55 @@ pub(crate) fn input_u32(name: &'static str, values: &[u32]) -> Input {
 
 /// An f32 output that starts as zeros.
 pub(crate) fn output_f32(name: &'static str, expected: Vec<f32>) -> Output {
-    Output { name, initial: vec![0; expected.len() * 4], expected: Expected::F32(expected) }
+    Output { name, initial: vec![0; expected.len() * 4], expected: Expected::F32(expected), bound: F32_BOUND }
+}
+
+/// A KV cache as a kernel finds it.
+pub(crate) fn kv_bytes(format: KvFormat, values: &[f32]) -> Vec<u8> {
+    match format {
+        KvFormat::F16 => {
+            let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+            bytemuck::cast_slice(&halves).to_vec()
+        }
+        KvFormat::F32 => bytemuck::cast_slice(values).to_vec(),
+        KvFormat::Q8 => {
+            let (mut quants, mut factors) = (Vec::new(), Vec::new());
+            for group in values.chunks_exact(KvFormat::GROUP) {
+                let factor = f16::from_f32(group.iter().fold(0.0_f32, |m, v| m.max(v.abs())) / 127.0);
+                quants.extend(group.iter().map(|v| (v / factor.to_f32()).round() as i8 as u8));
+                factors.extend([factor.to_le_bytes(), [0, 0]].concat());
+            }
+            [quants, factors].concat()
+        }
+    }
+}
+
+/// The values of a cache in int8.
+pub fn kv_q8_values(bytes: &[u8]) -> Vec<f32> {
+    let (quants, factors) = bytes.split_at(bytes.len() / 9 * 8);
+    let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+    let factor = |group: usize| half(&factors[4 * group..]) + half(&factors[4 * group + 2..]);
+    quants.iter().enumerate().map(|(i, q)| factor(i / KvFormat::GROUP) * f32::from(*q as i8)).collect()
+}
+
+/// The values that a kernel finds in a cache that was made of `values`.
+pub(crate) fn kv_rounded(format: KvFormat, values: Vec<f32>) -> Vec<f32> {
+    match format {
+        KvFormat::F32 => values,
+        KvFormat::F16 => values.into_iter().map(crate::round_to_f16).collect(),
+        KvFormat::Q8 => kv_q8_values(&kv_bytes(format, &values)),
+    }
+}
+
+/// A cache that a kernel changes.
+pub(crate) fn kv_output(name: &'static str, format: KvFormat, before: &[f32], after: Vec<f32>) -> Output {
+    // Rounding to f16 is 2^-11 / sqrt 3 of a value, 8e-8 squared; in int8 it is a step of largest / 127 over sqrt 12.
+    let (expected, bound) = match format {
+        KvFormat::F16 => (Expected::F16(after), 2e-7),
+        KvFormat::Q8 => (Expected::KvQ8(after), 1e-4),
+        KvFormat::F32 => (Expected::F32(after), F32_BOUND),
+    };
+    Output { name, initial: kv_bytes(format, before), expected, bound }
 }
 
 /// Reproducible values, roughly normal with deviation 1, by name.

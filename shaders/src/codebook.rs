@@ -1,6 +1,6 @@
 //! Rows of the codebook by code; see `wgsl/codebook.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, input_u32, noise, output_f32};
+use crate::case::{input_f32, input_u32, noise, output_f32};
 use crate::kernel::{PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -49,6 +49,5 @@ fn cases() -> Vec<Case> {
         inputs: vec![input_u32("codes", &codes), input_f32("table", &table)],
         outputs: vec![output_f32("out", reference(&codes, &table, cols))],
         grid: Box::new(move |_| grid(cols as u32, 5)),
-        bound: F32_BOUND,
     }]
 }

@@ -23,7 +23,16 @@ pub fn compose(kernel: &Kernel, choices: &[Choice]) -> Result<String, String> {
     let mut text = String::new();
     for line in kernel.source.lines() {
         match import_line(line) {
-            Some((key, None)) => text.push_str(source(key)?),
+            Some((key, None)) => {
+                // A file may itself import others, by their own names.
+                for line in source(key)?.lines() {
+                    text.push_str(match import_line(line) {
+                        Some((file, _)) => source(file)?,
+                        None => line,
+                    });
+                    text.push('\n');
+                }
+            }
             Some((key, Some(alias))) => rename(source(key)?, alias, &declared[alias], &mut text),
             None => text.push_str(line),
         }
@@ -43,7 +52,9 @@ fn declaration(line: &str) -> Option<&str> {
     // A variable may stand behind attributes.
     let rest = match line.split_once("var<") {
         Some((before, variable)) if before.is_empty() || before.starts_with('@') => variable.split_once("> ")?.1,
-        _ => ["fn ", "struct ", "override "].iter().find_map(|keyword| line.strip_prefix(keyword))?,
+        _ => {
+            ["fn ", "struct ", "override ", "alias ", "const "].iter().find_map(|keyword| line.strip_prefix(keyword))?
+        }
     };
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
     Some(&rest[..end])

@@ -1,9 +1,9 @@
 //! Convolutions of the picture decoder; see `wgsl/conv.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::gemv::weight_inputs;
-use crate::kernel::{PORTABLE, read, uniform, write};
-use crate::{Case, Format, Kernel, Packed, Step};
+use crate::kernel::{PRODUCTS, product_grid, read, uniform, write};
+use crate::{Case, Format, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
 /// Mirrors `Params` in WGSL.
@@ -28,13 +28,13 @@ pub const KERNEL: Kernel = Kernel {
     bindings: &[uniform(0, "params"), read(2, "x"), write(3, "y"), read(4, "bias")],
     params_bytes: size_of::<Params>(),
     data_imports: &[("weights", &["weights_q4", "weights_q8", "weights_f16"])],
-    variants: &[PORTABLE],
+    variants: PRODUCTS,
     cases,
 };
 
-/// Workgroups.
-pub fn grid(params: &Params) -> [u32; 3] {
-    [params.rows.div_ceil(32), (params.width * params.height).div_ceil(32), 1]
+/// Workgroups of a variant.
+pub fn grid(variant: &Variant, params: &Params) -> [u32; 3] {
+    product_grid(variant, params.rows, params.width * params.height)
 }
 
 /// `[pixels][N]` of x `[pixels][c]` (a quarter of the pixels if doubled); `weights` are `[N][side][side][c]`.
@@ -110,8 +110,7 @@ fn cases() -> Vec<Case> {
             step: Step::new(0, 1),
             inputs,
             outputs: vec![y],
-            grid: Box::new(move |_| grid(&params)),
-            bound: F32_BOUND,
+            grid: Box::new(move |variant| grid(variant, &params)),
         });
     }
     cases

@@ -1,6 +1,6 @@
 //! Rows of the embedding table, or of the picture, by token; see `wgsl/embed.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, input_u32, noise, output_f32};
+use crate::case::{input_f32, input_u32, noise, output_f32};
 use crate::kernel::{PORTABLE, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -98,7 +98,6 @@ fn cases() -> Vec<Case> {
                 ],
                 outputs: vec![x],
                 grid: Box::new(move |_| grid(chunk as u32)),
-                bound: F32_BOUND,
             }
         })
         .collect()

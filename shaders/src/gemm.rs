@@ -1,9 +1,9 @@
 //! Many tokens times a matrix; see `wgsl/gemm.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::gemv::{FORMATS, weight_inputs};
-use crate::kernel::{PORTABLE, read, uniform, write};
-use crate::{Case, Kernel, Packed, Step};
+use crate::kernel::{PRODUCTS, product_grid, read, uniform, write};
+use crate::{Case, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
 /// Mirrors `Params` in WGSL.
@@ -29,13 +29,13 @@ pub const KERNEL: Kernel = Kernel {
     bindings: &[uniform(0, "params"), read(2, "x"), write(3, "y")],
     params_bytes: size_of::<Params>(),
     data_imports: &[("weights", &["weights_q4", "weights_q8", "weights_f16"])],
-    variants: &[PORTABLE],
+    variants: PRODUCTS,
     cases,
 };
 
-/// Workgroups for a chunk of `tokens`.
-pub fn grid(rows: u32, tokens: u32) -> [u32; 3] {
-    [rows.div_ceil(32), tokens.div_ceil(32), 1]
+/// Workgroups of a variant for a chunk of `tokens`.
+pub fn grid(variant: &Variant, rows: u32, tokens: u32) -> [u32; 3] {
+    product_grid(variant, rows, tokens)
 }
 
 /// `Y[t] = W X[t]`, `[n][N]`, in f64.
@@ -83,8 +83,7 @@ fn cases() -> Vec<Case> {
                 step: Step::new(0, n),
                 inputs,
                 outputs: vec![y],
-                grid: Box::new(move |_| grid(rows as u32, chunk as u32)),
-                bound: F32_BOUND,
+                grid: Box::new(move |variant| grid(variant, rows as u32, chunk as u32)),
             });
         }
     }

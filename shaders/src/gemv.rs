@@ -1,11 +1,11 @@
 //! One token times a matrix; see `wgsl/gemv.wgsl`.
 
-use crate::case::{F32_BOUND, Output, input_f32, input_u32, noise, output_f32};
+use crate::case::{Output, input_f32, input_u32, noise, output_f32};
 use crate::kernel::{Needs, uniform, write};
 use crate::{Case, Choice, Constant, Format, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
-/// Largest K of the variant that binds x as a uniform buffer.
+/// Largest K of the variants that bind x as a uniform buffer.
 pub const UNIFORM_X_COLS: usize = 16384;
 /// Bytes that the uniform x is bound with, whatever K is.
 pub const UNIFORM_X_BYTES: usize = UNIFORM_X_COLS * 4;
@@ -26,20 +26,31 @@ pub struct Params {
 }
 
 /// How x is bound and the work spread over a workgroup.
-pub(crate) const SPLITS: &[Variant] = &[
+pub(crate) const SPREADS: &[Variant] = &[
+    Variant {
+        name: "broadcast",
+        imports: &[("x", "x_broadcast"), ("spread", "whole")],
+        constants: &[("LANES", 8.0)],
+        needs: Needs { subgroup: 8 },
+    },
     Variant {
         name: "uniform_x",
-        imports: &[("x", "x_uniform")],
-        constants: &[("LANES", 32.0), ("SPLIT", 1.0)],
-        needs: Needs { subgroups: false },
+        imports: &[("x", "x_uniform"), ("spread", "whole")],
+        constants: &[("LANES", 8.0)],
+        needs: Needs { subgroup: 0 },
     },
     Variant {
         name: "split_k",
-        imports: &[("x", "x_storage")],
+        imports: &[("x", "x_storage"), ("spread", "split")],
         constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
-        needs: Needs { subgroups: false },
+        needs: Needs { subgroup: 0 },
     },
 ];
+
+/// Override constant of the file behind `#import x`, for an x of `cols`.
+pub fn x_constant(cols: usize) -> Constant {
+    ("RAGGED", f64::from(u8::from(!cols.is_multiple_of(32))))
+}
 
 /// What fills the slot [`crate::DOWN`] where there is no adapter.
 pub const NO_DOWN: Choice = (crate::DOWN, "weights_none");
@@ -54,18 +65,18 @@ pub const KERNEL: Kernel = Kernel {
         ("weights", &["weights_q4", "weights_q8", "weights_f16"]),
         ("down", &["weights_none", "weights_q8", "weights_f16", "weights_q4"]),
     ],
-    variants: SPLITS,
+    variants: SPREADS,
     cases,
 };
 
 /// Rows of W, or of an adapter, that a workgroup handles.
-pub fn rows_per_group(constants: &[Constant]) -> u32 {
-    constants.iter().find(|(name, _)| *name == "LANES").map_or(8, |(_, v)| *v as u32) * 4
+pub fn rows_per_group(variant: &Variant) -> u32 {
+    variant.constants.iter().find(|(name, _)| *name == "LANES").map_or(8, |(_, v)| *v as u32) * 4
 }
 
-/// Workgroups for `rows` of W and `down_rows` of an adapter.
-pub fn grid(rows: u32, down_rows: u32, constants: &[Constant]) -> [u32; 3] {
-    let per_group = rows_per_group(constants);
+/// Workgroups of a variant for `rows` of W and `down_rows` of an adapter.
+pub fn grid(variant: &Variant, rows: u32, down_rows: u32) -> [u32; 3] {
+    let per_group = rows_per_group(variant);
     [rows.div_ceil(per_group) + down_rows.div_ceil(per_group), 1, 1]
 }
 
@@ -160,6 +171,7 @@ fn case(s: Shape) -> Case {
     let mut inputs = weight_inputs(&packed);
     let mut imports = vec![s.format.import()];
     let mut constants = s.format.constants();
+    constants.push(x_constant(s.cols));
     if let Some((rows, format)) = s.down {
         let down = format.pack(rows, s.cols, &noise("down", rows * s.cols)).expect("small values");
         y.extend(scaled(reference(&down, &x)));
@@ -195,7 +207,6 @@ fn case(s: Shape) -> Case {
         step: Step::new(0, 1),
         inputs,
         outputs: vec![output],
-        grid: Box::new(move |constants| grid(rows, down_rows, constants)),
-        bound: F32_BOUND,
+        grid: Box::new(move |variant| grid(variant, rows, down_rows)),
     }
 }

@@ -1,9 +1,9 @@
 //! One token times a matrix, added to the residual stream; see `wgsl/gemv_residual.wgsl`.
 
-use crate::case::{F32_BOUND, Output, input_f32, noise, output_f32};
-use crate::gemv::{FORMATS, SPLITS, UNIFORM_X_COLS, prepare, reference, rows_per_group, weight_inputs};
+use crate::case::{Output, input_f32, noise, output_f32};
+use crate::gemv::{FORMATS, SPREADS, UNIFORM_X_COLS, prepare, reference, rows_per_group, weight_inputs, x_constant};
 use crate::kernel::{read, uniform, write};
-use crate::{Case, Constant, Kernel, Step};
+use crate::{Case, Kernel, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
 /// Mirrors `Params` in WGSL.
@@ -25,13 +25,13 @@ pub const KERNEL: Kernel = Kernel {
     bindings: &[uniform(0, "params"), write(3, "stream"), read(4, "norm"), write(5, "normed")],
     params_bytes: size_of::<Params>(),
     data_imports: &[("weights", &["weights_q4", "weights_q8", "weights_f16"])],
-    variants: SPLITS,
+    variants: SPREADS,
     cases,
 };
 
-/// Workgroups for `rows`.
-pub fn grid(rows: u32, constants: &[Constant]) -> [u32; 3] {
-    [rows.div_ceil(rows_per_group(constants)), 1, 1]
+/// Workgroups of a variant for `rows`.
+pub fn grid(variant: &Variant, rows: u32) -> [u32; 3] {
+    [rows.div_ceil(rows_per_group(variant)), 1, 1]
 }
 
 fn cases() -> Vec<Case> {
@@ -57,13 +57,12 @@ fn cases() -> Vec<Case> {
             cases.push(Case {
                 name: format!("{name} {rows} x {cols}"),
                 imports: vec![format.import()],
-                constants: format.constants(),
+                constants: [format.constants(), vec![x_constant(cols)]].concat(),
                 params: bytemuck::bytes_of(&params).to_vec(),
                 step: Step::new(0, 1),
                 inputs,
                 outputs: vec![Output { initial, ..output_f32("stream", sum) }, output_f32("normed", normed)],
-                grid: Box::new(move |constants| grid(rows as u32, constants)),
-                bound: F32_BOUND,
+                grid: Box::new(move |variant| grid(variant, rows as u32)),
             });
         }
     }

@@ -1,6 +1,6 @@
 //! First half of GroupNorm; see `wgsl/groupnorm_stats.wgsl`.
 
-use crate::case::{Expected, F32_BOUND, Output, input_f32, noise};
+use crate::case::{input_f32, noise, output_f32};
 use crate::kernel::{REDUCTIONS, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -66,13 +66,8 @@ fn cases() -> Vec<Case> {
                 params: bytemuck::bytes_of(&p).to_vec(),
                 step: Step::new(0, 1),
                 inputs: vec![input_f32("x", &x)],
-                outputs: vec![Output {
-                    name: "stats",
-                    initial: vec![0; expected.len() * 4],
-                    expected: Expected::F32(expected),
-                }],
+                outputs: vec![output_f32("stats", expected)],
                 grid: Box::new(move |_| grid(&p)),
-                bound: F32_BOUND,
             }
         })
         .collect()

@@ -82,10 +82,13 @@ fn cases() -> Vec<Case> {
                     input_f32("weight", &weight),
                     input_f32("bias", &bias),
                 ],
-                outputs: vec![output_f32("y", reference(&p, &x, &weight, &bias))],
-                grid: Box::new(move |_| grid(&p)),
                 // With a mean of 50 the inputs themselves have lost three digits.
-                bound: if mean > 0.0 { 1e-10 } else { F32_BOUND },
+                outputs: vec![output_f32("y", reference(&p, &x, &weight, &bias)).within(if mean > 0.0 {
+                    1e-10
+                } else {
+                    F32_BOUND
+                })],
+                grid: Box::new(move |_| grid(&p)),
             }
         })
         .collect()

@@ -1,6 +1,6 @@
 //! H-LoRA between its two products; see `wgsl/hlora_gate.wgsl`. Source: HealthGPT §3.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::kernel::{PORTABLE, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -67,7 +67,6 @@ fn cases() -> Vec<Case> {
                 inputs: vec![input_f32("u", &u)],
                 outputs: vec![output_f32("v", v), output_f32("gates", gates)],
                 grid: Box::new(move |_| grid(n as u32 + 1)),
-                bound: F32_BOUND,
             }
         })
         .collect()

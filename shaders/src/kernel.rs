@@ -64,8 +64,8 @@ pub(crate) const fn write(index: u32, name: &'static str) -> Binding {
 /// What a variant asks of a device beyond the WebGPU floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
-    /// Subgroup operations, of any size.
-    pub subgroups: bool,
+    /// Subgroup operations, in subgroups of at least so many; 0: none.
+    pub subgroup: u32,
 }
 
 /// One way of computing a kernel.
@@ -89,7 +89,7 @@ pub type Choice = (&'static str, &'static str);
 
 /// The variant that needs nothing.
 pub(crate) const PORTABLE: Variant =
-    Variant { name: "portable", imports: &[], constants: &[], needs: Needs { subgroups: false } };
+    Variant { name: "portable", imports: &[], constants: &[], needs: Needs { subgroup: 0 } };
 
 /// Variants of a kernel whose only freedom is how it reduces over a workgroup.
 pub(crate) const REDUCTIONS: &[Variant] = &[
@@ -97,10 +97,24 @@ pub(crate) const REDUCTIONS: &[Variant] = &[
         name: "subgroup",
         imports: &[("reduce", "reduce_subgroup")],
         constants: &[],
-        needs: Needs { subgroups: true },
+        needs: Needs { subgroup: 1 },
     },
     Variant { imports: &[("reduce", "reduce_workgroup")], ..PORTABLE },
 ];
+
+/// How many columns (tokens, pixels) are multiplied with a matrix.
+pub(crate) const PRODUCTS: &[Variant] = &[
+    Variant { name: "stripe", imports: &[("product", "stripe")], constants: &[], needs: Needs { subgroup: 8 } },
+    Variant { name: "tile", imports: &[("product", "tile")], ..PORTABLE },
+];
+
+/// Workgroups of a variant of [`PRODUCTS`].
+pub(crate) fn product_grid(variant: &Variant, rows: u32, columns: u32) -> [u32; 3] {
+    match variant.name {
+        "stripe" => [columns.div_ceil(8), rows.div_ceil(64), 1],
+        _ => [rows.div_ceil(32), columns.div_ceil(32), 1],
+    }
+}
 
 /// A kernel: one WGSL text with its contract.
 #[derive(Debug, Clone, Copy)]
@@ -169,28 +183,28 @@ impl Step {
 pub enum KvFormat {
     /// Half precision.
     F16,
+    /// int8 in groups of 32 of a head, with a factor each.
+    Q8,
     /// Single precision, for comparisons.
     F32,
 }
 
 impl KvFormat {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
+    /// Values that share a factor: a head must be a multiple of it.
+    pub const GROUP: usize = 32;
+
+    /// Bytes of so many values.
+    pub fn bytes(self, values: usize) -> usize {
         match self {
-            KvFormat::F16 => 2,
-            KvFormat::F32 => 4,
+            KvFormat::F16 => 2 * values,
+            KvFormat::Q8 => values + values / Self::GROUP * 4,
+            KvFormat::F32 => 4 * values,
         }
     }
 
-    /// File behind `#import kv_write`.
-    pub fn write_import(self) -> Choice {
-        (
-            "kv_write",
-            match self {
-                KvFormat::F16 => "kv_write_f16",
-                KvFormat::F32 => "kv_write_f32",
-            },
-        )
+    /// Where the factors of so many values begin, in words.
+    pub fn factors_at(self, values: usize) -> u32 {
+        if self == KvFormat::Q8 { values as u32 / 4 } else { 0 }
     }
 
     /// File behind `#import kv_update`.
@@ -199,6 +213,7 @@ impl KvFormat {
             "kv_update",
             match self {
                 KvFormat::F16 => "kv_update_f16",
+                KvFormat::Q8 => "kv_update_q8",
                 KvFormat::F32 => "kv_update_f32",
             },
         )
@@ -210,6 +225,7 @@ impl KvFormat {
             "kv_read",
             match self {
                 KvFormat::F16 => "kv_read_f16",
+                KvFormat::Q8 => "kv_read_q8",
                 KvFormat::F32 => "kv_read_f32",
             },
         )
@@ -241,23 +257,28 @@ imports! {
     "act_gelu": [],
     "act_none": [],
     "act_quick_gelu": [],
+    "handed": [],
     "hlora": [],
     "kv_read_f16": [read(8, "k_cache"), read(9, "v_cache")],
     "kv_read_f32": [read(8, "k_cache"), read(9, "v_cache")],
+    "kv_read_q8": [read(8, "k_cache"), read(9, "v_cache")],
     "kv_update_f16": [write(8, "k_cache"), write(9, "v_cache")],
     "kv_update_f32": [write(8, "k_cache"), write(9, "v_cache")],
-    "kv_write_f16": [write(8, "k_cache"), write(9, "v_cache")],
-    "kv_write_f32": [write(8, "k_cache"), write(9, "v_cache")],
+    "kv_update_q8": [write(8, "k_cache"), write(9, "v_cache")],
     "reduce_subgroup": [],
     "reduce_workgroup": [],
+    "rotary": [],
     "rows": [],
     "split": [],
     "step": [],
+    "stripe": [],
     "tile": [],
     "weights_f16": [read(10, "quants")],
     "weights_none": [],
     "weights_q4": [read(10, "quants"), read(11, "scales"), read(12, "zero_points")],
     "weights_q8": [read(10, "quants"), read(11, "scales")],
+    "whole": [],
+    "x_broadcast": [uniform(2, "x")],
     "x_storage": [read(2, "x")],
     "x_uniform": [uniform(2, "x")],
 }

@@ -58,9 +58,8 @@ fn cases() -> Vec<Case> {
                 params: bytemuck::bytes_of(&params).to_vec(),
                 step: Step::new(0, n),
                 inputs: vec![input_f32("x", &x), input_f32("weight", &weight), input_f32("bias", &bias)],
-                outputs: vec![output_f32("y", reference(&x, &weight, &bias, 1e-5))],
+                outputs: vec![output_f32("y", reference(&x, &weight, &bias, 1e-5)).within(bound)],
                 grid: Box::new(move |_| grid(n as u32 + 1)),
-                bound,
             }
         })
         .collect()

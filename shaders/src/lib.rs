@@ -30,7 +30,7 @@ pub mod rope_append;
 pub mod swiglu;
 pub mod swiglu_adapted;
 
-pub use case::{Case, CaseGrid, Expected, Input, Output};
+pub use case::{Case, CaseGrid, Expected, Input, Output, kv_q8_values};
 pub use compose::compose;
 pub use kernel::{
     Access, Binding, Choice, Constant, DOWN, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels,

@@ -1,6 +1,6 @@
 //! The output of a linear with its adapter joins the residual stream; see `wgsl/residual_adapted.wgsl`.
 
-use crate::case::{F32_BOUND, Output, input_f32, noise, output_f32};
+use crate::case::{Output, input_f32, noise, output_f32};
 use crate::gemv::{FORMATS, prepare, weight_inputs};
 use crate::hlora_gate;
 use crate::kernel::{REDUCTIONS, read, uniform, write};
@@ -89,7 +89,6 @@ fn cases() -> Vec<Case> {
                 inputs,
                 outputs: vec![Output { initial, ..output_f32("x", sum) }, output_f32("normed", normed)],
                 grid: Box::new(move |_| grid(cols as u32)),
-                bound: F32_BOUND,
             });
         }
     }

@@ -1,6 +1,6 @@
 //! Root mean square normalisation; see `wgsl/rmsnorm.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::kernel::{REDUCTIONS, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -67,7 +67,6 @@ fn cases() -> Vec<Case> {
             inputs: vec![input_f32("x", &x), input_f32("weight", &weight)],
             outputs: vec![output_f32("y", reference(from, &weight, 1e-5))],
             grid: Box::new(move |_| grid(groups)),
-            bound: F32_BOUND,
         }
     })
     .collect()

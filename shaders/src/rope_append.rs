@@ -1,10 +1,9 @@
 //! Rotary embedding and the writing of k and v into the cache; see `wgsl/rope_append.wgsl`.
 
-use crate::case::{Expected, F32_BOUND, Output, input_f32, noise, output_f32};
+use crate::case::{input_f32, kv_output, kv_rounded, noise, output_f32};
 use crate::kernel::{PORTABLE, read, uniform, write};
 use crate::{Case, Kernel, KvFormat, Step};
 use bytemuck::{Pod, Zeroable};
-use half::f16;
 
 /// Mirrors `Params` in WGSL.
 #[repr(C)]
@@ -14,6 +13,7 @@ pub struct Params {
     pub heads: u32,
     pub kv_heads: u32,
     pub head_dim: u32,
+    pub kv_factors: u32,
 }
 
 /// Contract of the kernel.
@@ -22,14 +22,14 @@ pub const KERNEL: Kernel = Kernel {
     source: include_str!("../wgsl/rope_append.wgsl"),
     bindings: &[uniform(0, "params"), read(2, "qkv"), read(3, "rope"), write(4, "q")],
     params_bytes: size_of::<Params>(),
-    data_imports: &[("kv_write", &["kv_write_f16", "kv_write_f32"])],
+    data_imports: &[("kv_update", &["kv_update_f16", "kv_update_q8", "kv_update_f32"])],
     variants: &[PORTABLE],
     cases,
 };
 
 /// Workgroups for a chunk of `tokens`.
 pub fn grid(params: &Params, tokens: u32) -> [u32; 3] {
-    [((params.heads + 2 * params.kv_heads) * params.head_dim / 4).div_ceil(64), tokens, 1]
+    [params.heads + 2 * params.kv_heads, tokens, 1]
 }
 
 /// cos and sin of every position and frequency, `[positions][head_dim/2]`; angles rounded to f32 as the published code
@@ -70,42 +70,33 @@ pub fn reference(p: &Params, rope: &[[f32; 2]], qkv: &[f32], pos: usize) -> [Vec
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (heads, kv_heads, head_dim, n) in [(6, 6, 32, 3), (9, 3, 64, 2), (4, 2, 12, 1)] {
-        for kv in [KvFormat::F16, KvFormat::F32] {
-            let p = Params { heads, kv_heads, head_dim };
+    for (heads, kv_heads, head_dim, n) in [(6, 6, 32, 3), (9, 3, 64, 2), (4, 2, 12, 1), (2, 2, 96, 2)] {
+        for kv in [KvFormat::F16, KvFormat::Q8, KvFormat::F32] {
+            if kv == KvFormat::Q8 && !(head_dim as usize).is_multiple_of(KvFormat::GROUP) {
+                continue;
+            }
             let (pos, positions) = (5_usize, 12_usize);
+            let kv_dim = (kv_heads * head_dim) as usize;
+            let p = Params { heads, kv_heads, head_dim, kv_factors: kv.factors_at(positions * kv_dim) };
             let rope = table(positions, head_dim as usize, 10000.0);
             let qkv = noise("qkv", n * ((heads + 2 * kv_heads) * head_dim) as usize);
             let [q, k, v] = reference(&p, &rope, &qkv, pos);
-            let kv_dim = (kv_heads * head_dim) as usize;
             // Other positions keep what they held.
             let cache = |name, rows: &[f32]| {
-                let mut expected = vec![0.75; positions * kv_dim];
-                expected[pos * kv_dim..pos * kv_dim + rows.len()].copy_from_slice(rows);
-                match kv {
-                    KvFormat::F16 => Output {
-                        name,
-                        initial: bytemuck::cast_slice(&vec![f16::from_f32(0.75); positions * kv_dim]).to_vec(),
-                        expected: Expected::F16(expected),
-                    },
-                    KvFormat::F32 => Output {
-                        name,
-                        initial: bytemuck::cast_slice(&vec![0.75_f32; positions * kv_dim]).to_vec(),
-                        expected: Expected::F32(expected),
-                    },
-                }
+                let before = vec![0.75; positions * kv_dim];
+                let mut after = kv_rounded(kv, before.clone());
+                after[pos * kv_dim..pos * kv_dim + rows.len()].copy_from_slice(rows);
+                kv_output(name, kv, &before, after)
             };
             cases.push(Case {
                 name: format!("{heads} heads, {kv_heads} kv, {head_dim} wide, {kv:?}"),
-                imports: vec![kv.write_import()],
+                imports: vec![kv.update_import()],
                 constants: vec![],
                 params: bytemuck::bytes_of(&p).to_vec(),
                 step: Step::new(pos, n),
                 inputs: vec![input_f32("qkv", &qkv), input_f32("rope", rope.as_flattened())],
                 outputs: vec![output_f32("q", q), cache("k_cache", &k), cache("v_cache", &v)],
                 grid: Box::new(move |_| grid(&p, n as u32 + 1)),
-                // Rounding to f16 is 2^-11 / sqrt 3 of a value: 8e-8 squared.
-                bound: if kv == KvFormat::F16 { 2e-7 } else { F32_BOUND },
             });
         }
     }

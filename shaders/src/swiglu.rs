@@ -1,6 +1,6 @@
 //! Gated activation of the feed-forward network; see `wgsl/swiglu.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::kernel::{PORTABLE, elementwise, read, uniform, write};
 use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
@@ -53,7 +53,6 @@ fn cases() -> Vec<Case> {
                 inputs: vec![input_f32("h", &h)],
                 outputs: vec![output_f32("m", reference(&h, f))],
                 grid: Box::new(move |_| grid(f as u32, n as u32 + 1)),
-                bound: F32_BOUND,
             }
         })
         .collect()

@@ -1,6 +1,6 @@
 //! Gated activation of one token, after the adapter; see `wgsl/swiglu_adapted.wgsl`.
 
-use crate::case::{F32_BOUND, input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32};
 use crate::gemv::{FORMATS, weight_inputs};
 use crate::kernel::{PORTABLE, read, uniform, write};
 use crate::residual_adapted::{HLora, adapter, made_up};
@@ -52,7 +52,6 @@ fn cases() -> Vec<Case> {
                 inputs,
                 outputs: vec![output_f32("m", m)],
                 grid: Box::new(move |_| grid(f as u32)),
-                bound: F32_BOUND,
             });
         }
     }

@@ -21,6 +21,7 @@ struct Params {
     v_offset4: u32,
     kv_stride4: u32, // of a position
     scale: f32,
+    kv_factors: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -10,6 +10,7 @@
 #import kv_update
 #import weights
 #import hlora
+#import rotary
 
 struct Params {
     heads: u32,
@@ -22,6 +23,7 @@ struct Params {
     experts: u32,
     up_blocks: u32,
     hlora_scale: f32,
+    kv_factors: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -29,7 +31,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read> rope: array<vec2<f32>>; // [positions][head_dim / 2]: cos, sin
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>; // [heads head_dim / 4], or [parts][heads][head_dim / 4 + 1]
 
-var<workgroup> sh_raw: array<f32, 512>;
 var<workgroup> sh_q: array<vec4<f32>, 128>;
 var<workgroup> sh_k: array<vec4<f32>, 128>;
 var<workgroup> sh_v_own: array<vec4<f32>, 128>;
@@ -53,23 +54,12 @@ fn load_head(first: u32, local: u32) {
     workgroupBarrier();
 }
 
-fn raw4(i4: u32) -> vec4<f32> {
-    let i = i4 * 4u;
-    return vec4(sh_raw[i], sh_raw[i + 1u], sh_raw[i + 2u], sh_raw[i + 3u]);
+fn k_own(i4: u32) -> vec4<f32> {
+    return sh_k[i4];
 }
 
-// Elements 4 i4 .. + 4 of the loaded head, turned to the token's position.
-fn turned4(i4: u32) -> vec4<f32> {
-    let half = params.head_dim / 2u;
-    var result: vec4<f32>;
-    for (var c = 0u; c < 4u; c++) {
-        let i = i4 * 4u + c;
-        let low = i < half;
-        let r = rope[step.pos * half + select(i - half, i, low)];
-        let other = select(sh_raw[select(i - half, i, low)], -sh_raw[select(i, i + half, low)], low);
-        result[c] = sh_raw[i] * r.x + other * r.y;
-    }
-    return result;
+fn v_own(i4: u32) -> vec4<f32> {
+    return sh_v_own[i4];
 }
 
 @compute @workgroup_size(64)
@@ -86,12 +76,12 @@ fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
     hlora_load(local);
     load_head(head * params.head_dim, local);
     for (var i = local; i < dim4; i += 64u) {
-        sh_q[i] = params.scale * turned4(i);
+        sh_q[i] = params.scale * turned4(i, pos, params.head_dim);
     }
     if last {
         load_head((params.heads + kv_head) * params.head_dim, local);
         for (var i = local; i < dim4; i += 64u) {
-            sh_k[i] = turned4(i);
+            sh_k[i] = turned4(i, pos, params.head_dim);
         }
         load_head((params.heads + params.kv_heads + kv_head) * params.head_dim, local);
         for (var i = local; i < dim4; i += 64u) {
@@ -99,10 +89,10 @@ fn main(lane: Lane, @builtin(workgroup_id) group: vec3<u32>) {
         }
         workgroupBarrier();
         if head % shared_by == 0u {
-            for (var i = local; i < dim4; i += 64u) {
-                let at = pos * kv_stride4 + kv_head * dim4 + i;
-                k_store(at, sh_k[i]);
-                v_store(at, sh_v_own[i]);
+            let at = pos * kv_stride4 + kv_head * dim4;
+            for (var i = local * KV_UNIT4; i < dim4; i += 64u * KV_UNIT4) {
+                k_store(at + i, i);
+                v_store(at + i, i);
             }
         }
     }

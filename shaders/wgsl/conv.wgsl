@@ -2,11 +2,11 @@
 // y[p][o] (+)= bias[o] + sum over taps, c of W[o][tap][c] * x[p + tap][c].
 //
 // An implicit GEMM: pixels are the tokens, K is tap-major, and x is gathered while a tile is loaded, so no unfolded
-// picture is stored. Nearest doubling of the input happens in the same gather. Tiles as `tile` has them.
+// picture is stored. Nearest doubling of the input happens in the same gather.
 
 #import step
 #import weights
-#import tile
+#import product
 
 struct Params {
     rows: u32,       // output channels, N
@@ -41,37 +41,20 @@ fn fetch(at: vec2<u32>, k4: u32) -> vec4<f32> {
     return x[(source.y * (params.width >> params.doubled) + source.x) * params.c4 + k4 % params.c4];
 }
 
-@compute @workgroup_size(64)
-fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
-    let pixels = params.width * params.height;
-    let first_pixel = group.y * 32u;
-    let first_row = group.x * 32u;
-    let pixel = min(first_pixel + local % 32u, pixels - 1u);
-    let at_pixel = vec2(pixel % params.width, pixel / params.width);
-    let row = min(first_row + local % 32u, params.rows - 1u);
-    let sums = tile_product(local, at_pixel, row, params.blocks, params.rows);
-    let tx = local % 8u;
-    let ty = local / 8u;
-    store(first_pixel + ty, first_row + tx, sums.a);
-    store(first_pixel + ty + 8u, first_row + tx, sums.b);
-    store(first_pixel + ty + 16u, first_row + tx, sums.c);
-    store(first_pixel + ty + 24u, first_row + tx, sums.d);
+fn columns() -> u32 {
+    return params.width * params.height;
 }
 
-fn store(pixel: u32, row0: u32, sums: vec4<f32>) {
-    if pixel >= params.width * params.height {
-        return;
-    }
-    for (var i = 0u; i < 4u; i++) {
-        let row = row0 + i * 8u;
-        if row < params.rows {
-            let at = pixel * params.rows + row;
-            let value = sums[i] + bias[row];
-            if params.accumulate == 1u {
-                y[at] += value;
-            } else {
-                y[at] = value;
-            }
-        }
+fn column(pixel: u32) -> vec2<u32> {
+    return vec2(pixel % params.width, pixel / params.width);
+}
+
+fn store(pixel: u32, row: u32, sum: f32) {
+    let at = pixel * params.rows + row;
+    let value = sum + bias[row];
+    if params.accumulate == 1u {
+        y[at] += value;
+    } else {
+        y[at] = value;
     }
 }

@@ -8,7 +8,7 @@
 #import rows
 #import down as down
 #import rows as down
-#import split
+#import spread
 
 struct Params {
     rows: u32,        // N
@@ -30,29 +30,27 @@ var<workgroup> sh_squares: array<f32, SPLIT>;
 fn square_of(first: u32) -> f32 {
     var sum = 0.0;
     for (var i = first; i < params.parts; i += SPLIT) {
-        sum += x4(params.cols4 + i / 4u)[i % 4u];
+        sum += x_at(params.cols4 + i / 4u)[i % 4u];
     }
     return sum;
 }
 
 @compute @workgroup_size(LANES, SPLIT)
-fn main(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {
+fn main(lane: XLane, @builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {
     let own_groups = (params.rows + LANES * 4u - 1u) / (LANES * 4u);
     let adapts = group.x >= own_groups;
     let end = select(params.rows, params.down_rows, adapts);
     let row0 = (group.x - select(0u, own_groups, adapts)) * LANES * 4u + local.x;
-    let rows = rows_of(row0, end);
+    // Rows past the end repeat the last one; their sums are not stored.
+    let rows = min(vec4(row0, row0 + LANES, row0 + 2u * LANES, row0 + 3u * LANES), vec4(end - 1u));
     var sums: vec4<f32>;
     if adapts {
-        sums = down_rows_dot(rows, local.y, SPLIT, params.blocks, end);
+        sums = down_rows_dot(rows, lane, first_block(local), SPLIT, params.blocks, end);
     } else {
-        sums = rows_dot(rows, local.y, SPLIT, params.blocks, end);
+        sums = rows_dot(rows, lane, first_block(local), SPLIT, params.blocks, end);
     }
     if local.x == 0u {
         sh_squares[local.y] = square_of(local.y);
-    }
-    if SPLIT == 1u {
-        workgroupBarrier(); // else `joined` has one
     }
     sums = joined(sums, local);
     if local.y > 0u {

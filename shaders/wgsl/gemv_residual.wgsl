@@ -5,7 +5,7 @@
 #import x
 #import weights
 #import rows
-#import split
+#import spread
 
 struct Params {
     rows: u32,   // N, of this shard
@@ -23,10 +23,12 @@ struct Params {
 var<workgroup> sh_squares: array<vec4<f32>, LANES>;
 
 @compute @workgroup_size(LANES, SPLIT)
-fn main(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {
+fn main(lane: XLane, @builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {
     let first = group.x * LANES * 4u;
     let row0 = first + local.x;
-    let sums = joined(rows_dot(rows_of(row0, params.rows), local.y, SPLIT, params.blocks, params.rows), local);
+    // Rows past the end repeat the last one; their sums are not stored.
+    let rows = min(vec4(row0, row0 + LANES, row0 + 2u * LANES, row0 + 3u * LANES), vec4(params.rows - 1u));
+    let sums = joined(rows_dot(rows, lane, first_block(local), SPLIT, params.blocks, params.rows), local);
     if local.y == 0u {
         var squares = vec4(0.0);
         for (var i = 0u; i < 4u; i++) {

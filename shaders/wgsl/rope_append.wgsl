@@ -1,55 +1,68 @@
-// Rotary embedding of q and k (half-split: element i turns with i + head_dim/2), then k and v go to the cache at
-// their positions. `qkv` rows are q, k, v. A thread handles two neighbouring elements of each half.
+// Rotary embedding of q and k, then k and v go to the cache at their positions. `qkv` rows are q, k, v. A workgroup
+// handles a head of a token.
 
 #import step
-#import kv_write
+#import kv_update
+#import rotary
 
 struct Params {
     heads: u32,
     kv_heads: u32,
-    head_dim: u32, // a multiple of 4
+    head_dim: u32, // a multiple of 4, at most 512
+    kv_factors: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> qkv: array<vec2<f32>>; // [n][(heads + 2 kv_heads) head_dim / 2]
-@group(0) @binding(3) var<storage, read> rope: array<vec2<f32>>; // [positions][head_dim/2]: cos, sin
-@group(0) @binding(4) var<storage, read_write> q: array<vec2<f32>>; // [n][heads head_dim / 2]
+@group(0) @binding(2) var<storage, read> qkv: array<f32>; // [n][(heads + 2 kv_heads) head_dim]
+@group(0) @binding(3) var<storage, read> rope: array<vec2<f32>>; // [positions][head_dim / 2]: cos, sin
+@group(0) @binding(4) var<storage, read_write> q: array<vec4<f32>>; // [n][heads head_dim / 4]
+
+var<workgroup> sh_own: array<vec4<f32>, 128>;
+
+fn k_own(i4: u32) -> vec4<f32> {
+    return sh_own[i4];
+}
+
+fn v_own(i4: u32) -> vec4<f32> {
+    return sh_own[i4];
+}
 
 @compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {
+fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let head = group.x;
     let t = group.y;
-    let quarter = params.head_dim / 4u; // threads a head
-    let head = id.x / quarter;
-    if t >= step.n || head >= params.heads + 2u * params.kv_heads {
+    if t >= step.n {
         return;
     }
-    let j = id.x % quarter;
+    let dim4 = params.head_dim / 4u;
     let pos = step.pos + t;
-    let half2 = params.head_dim / 4u; // half a head, in vec2
-    let in_row = (params.heads + 2u * params.kv_heads) * params.head_dim / 2u;
-    let at = t * in_row + head * params.head_dim / 2u + j;
-    let a = qkv[at];
-    let b = qkv[at + half2];
-    if head >= params.heads + params.kv_heads {
-        let v_at = (pos * params.kv_heads + head - params.heads - params.kv_heads) * params.head_dim / 2u + j;
-        v_store(v_at, a);
-        v_store(v_at + half2, b);
+    let first = (t * (params.heads + 2u * params.kv_heads) + head) * params.head_dim;
+    for (var i = local; i < params.head_dim; i += 64u) {
+        sh_raw[i] = qkv[first + i];
+    }
+    workgroupBarrier();
+    if head < params.heads {
+        for (var i = local; i < dim4; i += 64u) {
+            q[(t * params.heads + head) * dim4 + i] = turned4(i, pos, params.head_dim);
+        }
         return;
     }
-    let r = (pos * params.head_dim / 2u) + 2u * j;
-    let t0 = rope[r];
-    let t1 = rope[r + 1u];
-    let c = vec2(t0.x, t1.x);
-    let s = vec2(t0.y, t1.y);
-    let ra = a * c - b * s;
-    let rb = b * c + a * s;
-    if head < params.heads {
-        let q_at = t * params.heads * params.head_dim / 2u + head * params.head_dim / 2u + j;
-        q[q_at] = ra;
-        q[q_at + half2] = rb;
-    } else {
-        let k_at = (pos * params.kv_heads + head - params.heads) * params.head_dim / 2u + j;
-        k_store(k_at, ra);
-        k_store(k_at + half2, rb);
+    let is_k = head < params.heads + params.kv_heads;
+    for (var i = local; i < dim4; i += 64u) {
+        if is_k {
+            sh_own[i] = turned4(i, pos, params.head_dim);
+        } else {
+            sh_own[i] = raw4(i);
+        }
+    }
+    workgroupBarrier();
+    let kv_head = head - params.heads - select(params.kv_heads, 0u, is_k);
+    let at = (pos * params.kv_heads + kv_head) * dim4;
+    for (var i = local * KV_UNIT4; i < dim4; i += 64u * KV_UNIT4) {
+        if is_k {
+            k_store(at + i, i);
+        } else {
+            v_store(at + i, i);
+        }
     }
 }

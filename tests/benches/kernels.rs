@@ -37,9 +37,9 @@ fn case(format: Format, rows: usize, cols: usize, params: &[u8], x_bytes: usize,
             name: "y",
             initial: vec![0; y_elements * 4],
             expected: shaders::Expected::F32(vec![0.0; y_elements]),
+            bound: 0.0,
         }],
         grid: Box::new(|_| [1, 1, 1]),
-        bound: 0.0,
     }
 }
 
@@ -49,10 +49,14 @@ fn one_token(format: Format, rows: usize, cols: usize) -> Timed {
         cols4: cols as u32 / 4,
         blocks: cols.div_ceil(32) as u32,
         y_offset: 0,
-        accumulate: 0,
+        down_rows: 0,
+        down_offset: 0,
+        parts: 0,
+        eps: 0.0,
     };
-    let case = case(format, rows, cols, bytemuck::bytes_of(&params), gemv::UNIFORM_X_BYTES, rows);
-    let case = Case { grid: Box::new(move |constants| gemv::grid(rows as u32, constants)), ..case };
+    let mut case = case(format, rows, cols, bytemuck::bytes_of(&params), gemv::UNIFORM_X_BYTES, rows);
+    case.imports.push(gemv::NO_DOWN);
+    case.grid = Box::new(move |variant| gemv::grid(variant, rows as u32, 0));
     let what = format!("gemv {format:?} {rows} x {cols}");
     Timed { kernel: &gemv::KERNEL, what, flops: 2.0 * (rows * cols) as f64, case }
 }
@@ -70,8 +74,11 @@ fn many_tokens(format: Format, rows: usize, cols: usize, tokens: usize) -> Timed
         tokens: tokens as u32,
     };
     let case = case(format, rows, cols, bytemuck::bytes_of(&params), tokens * cols * 4, tokens * rows);
-    let grid = gemm::grid(rows as u32, tokens as u32);
-    let case = Case { step: Step::new(0, tokens), grid: Box::new(move |_| grid), ..case };
+    let case = Case {
+        step: Step::new(0, tokens),
+        grid: Box::new(move |variant| gemm::grid(variant, rows as u32, tokens as u32)),
+        ..case
+    };
     let what = format!("gemm {format:?} {rows} x {cols}, {tokens} tokens");
     Timed { kernel: &gemm::KERNEL, what, flops: 2.0 * (rows * cols * tokens) as f64, case }
 }
@@ -90,8 +97,7 @@ fn picture(format: Format, out: usize, channels: usize, side: usize) -> Timed {
     };
     let pixels = side * side;
     let case = case(format, out, cols, bytemuck::bytes_of(&params), pixels * channels * 4, pixels * out);
-    let grid = conv::grid(&params);
-    let case = Case { grid: Box::new(move |_| grid), ..case };
+    let case = Case { grid: Box::new(move |variant| conv::grid(variant, &params)), ..case };
     let what = format!("conv 3x3 {format:?} {channels} to {out} channels, {side} x {side}");
     Timed { kernel: &conv::KERNEL, what, flops: 2.0 * (out * cols * pixels) as f64, case }
 }

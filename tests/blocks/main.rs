@@ -70,7 +70,12 @@ fn run(weights: &Weights, config: &Config, ids: &[u32]) -> (Vec<Vec<f32>>, Vec<f
         let norm = |name: &str| weights.get(&format!("language.layers.{layer}.{name}"));
         let h = rmsnorm::reference(&x, norm("input_norm"), l.rms_norm_eps);
         let qkv = linear(weights, config, layer, 0, &h);
-        let params = rope_append::Params { heads: l.heads as u32, kv_heads: l.kv_heads as u32, head_dim: hd as u32 };
+        let params = rope_append::Params {
+            heads: l.heads as u32,
+            kv_heads: l.kv_heads as u32,
+            head_dim: hd as u32,
+            kv_factors: 0,
+        };
         let [q, k, v] = rope_append::reference(&params, &rope, &qkv, 0);
         let mut a = Vec::new();
         for t in 0..ids.len() {

@@ -24,7 +24,7 @@ fn each(mut check: impl FnMut(&Kernel, &Variant, &[Choice], &naga::Module, &naga
                 let module = naga::front::wgsl::parse_str(&source)
                     .unwrap_or_else(|e| panic!("{label}: {}", e.emit_to_string(&source)));
                 let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-                if variant.needs.subgroups {
+                if variant.needs.subgroup > 0 {
                     capabilities |= Capabilities::SUBGROUP;
                 }
                 let info = Validator::new(ValidationFlags::all(), capabilities)
@@ -156,7 +156,7 @@ fn tint_agrees_that_barriers_are_uniform() {
     each(|kernel, variant, imports, _, _| {
         let text = shaders::compose(kernel, imports).expect("composed before");
         // tint wants what naga rejects.
-        let enable = if variant.needs.subgroups { "enable subgroups;\n" } else { "" };
+        let enable = if variant.needs.subgroup > 0 { "enable subgroups;\n" } else { "" };
         let file = folder.join(format!("tint-{}-{}.wgsl", kernel.name, std::process::id()));
         std::fs::write(&file, format!("{enable}{text}")).expect("written");
         let output = std::process::Command::new("tint").args(["-f", "wgsl", "-o"]).arg("/dev/null").arg(&file).output();

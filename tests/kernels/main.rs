@@ -14,8 +14,8 @@ fn check(gpu: &Gpu) {
                     Err(error) => failures.push(format!("{label}: {error}")),
                     Ok(outcomes) => {
                         assert_eq!(outcomes.len(), case.outputs.len(), "{label}: an output has no binding");
-                        for outcome in outcomes {
-                            if outcome.error > case.bound {
+                        for (outcome, output) in outcomes.iter().zip(&case.outputs) {
+                            if outcome.error > output.bound {
                                 failures.push(format!("{label}: {} is off by NMSE {:e}", outcome.name, outcome.error));
                             }
                             if !outcome.in_bounds {

@@ -1,44 +1,77 @@
-//! `cargo xtask demo`: from a clone to a streamed answer about a picture.
+//! `cargo xtask demo`: from a clone to streamed answers about a picture, beside the truth.
 
 use crate::{Result, cargo, device, quiet, root, run as step, scratch};
+use serde_json::Value;
+use std::path::Path;
 use std::process::Command;
+
+/// Held-out phantom that is shown.
+const PICTURE: &str = "1000000003.png";
+/// What is asked about it: the first question of each topic.
+const TOPICS: [&str; 3] = ["report", "kind?", "depth"];
+/// What is drawn from it.
+const TASK: &str = "mark";
 
 pub fn run() -> Result {
     device::ensure()?;
     let build = ["build", "--release", "-p", "quantize", "-p", "cli"];
     step("building (5 minutes the first time)", &mut cargo(&build))?;
     let programs = root().join("target").join("release");
-    let model = scratch("demo-q4.safetensors");
-    let data = root().join("tests").join("data");
+    let demo = root().join("demo");
+    let (model, picture, drawn) = (scratch("demo-q4.safetensors"), scratch("phantom.png"), scratch("drawn.png"));
     std::fs::create_dir_all(scratch("")).map_err(|e| e.to_string())?;
 
     println!();
-    println!("The demonstration model is `tiny`: HealthGPT's architecture with RANDOM weights, for the tests. What it");
-    println!("says means nothing; that it says it is the point: published files -> int4 -> GPU -> streamed answer.");
+    println!(
+        "The demonstration model is a tiny HealthGPT that was trained on ultrasound phantoms (demo/README.md). It is"
+    );
+    println!("no medical model; that its answers are right is the point.");
     println!();
     let mut quantize = Command::new(programs.join("quantize"));
-    quantize.arg(data.join("tiny").join("checkpoint")).args(["--recipe", "q4", "--force", "-o"]).arg(&model);
-    step("quantize: the published checkpoint becomes one int4 file", &mut quantize)?;
+    quantize.arg(demo.join("checkpoint")).args(["--recipe", "q4", "--force", "-o"]).arg(&model);
+    step("quantize: the published layout becomes one int4 file", &mut quantize)?;
 
-    let picture = data.join("pictures").join("examples_rgb_color.png");
-    let question = "What abnormality is shown in this ultrasound image?";
+    let held_out = demo.join("held-out");
+    std::fs::copy(held_out.join(PICTURE), &picture).map_err(|e| format!("{PICTURE}: {e}"))?;
     println!();
-    println!("picture   {} (ultrasound, lymph node with power Doppler)", picture.display());
-    println!("question  {question}");
+    println!("picture      {} (a phantom that was not trained on)", picture.display());
+    let questions = records(&held_out.join("questions.jsonl"))?;
+    for topic in TOPICS {
+        let (question, truth) = find(&questions, "topic", topic, "question", "answer")?;
+        println!();
+        println!("question     {question}");
+        let mut ask = Command::new(programs.join("healthgpt"));
+        ask.args(["ask", "--stats", "-i"]).arg(&picture).arg("-m").arg(&model).arg(&question);
+        quiet(&mut ask);
+        step("healthgpt ask", &mut ask)?;
+        println!("truth        {truth}");
+    }
+    let (instruction, _) = find(&records(&held_out.join("drawings.jsonl"))?, "task", TASK, "instruction", "task")?;
     println!();
-    let mut ask = Command::new(programs.join("healthgpt"));
-    ask.args(["-v", "ask", "-n", "48", "-i"]).arg(&picture).arg("-m").arg(&model).arg(question);
-    quiet(&mut ask);
-    step("healthgpt ask", &mut ask)?;
-    let drawn = scratch("drawn.png");
-    println!();
-    println!("instruction  Reconstruct the image.");
+    println!("instruction  {instruction}");
     let mut generate = Command::new(programs.join("healthgpt"));
-    generate.args(["-v", "generate", "-i"]).arg(&picture).arg("-m").arg(&model).arg("-o").arg(&drawn);
-    generate.arg("Reconstruct the image.");
+    generate.args(["generate", "--stats", "-i"]).arg(&picture).arg("-m").arg(&model).arg("-o").arg(&drawn);
+    generate.arg(&instruction);
     quiet(&mut generate);
     step("healthgpt generate", &mut generate)?;
     println!();
     println!("Try it yourself: target/release/healthgpt ask -m {} -i PICTURE \"question\"", model.display());
+    println!(
+        "All held-out phantoms: target/release/healthgpt eval -m {} demo/held-out/questions.jsonl",
+        model.display()
+    );
     Ok(())
+}
+
+fn records(path: &Path) -> Result<Vec<Value>> {
+    let wrong = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    text.lines().map(|line| serde_json::from_str(line).map_err(|e| wrong(&e))).collect()
+}
+
+/// Two fields of the shown picture's first record whose `key` is `value`.
+fn find(records: &[Value], key: &str, value: &str, first: &str, second: &str) -> Result<(String, String)> {
+    let found = records.iter().find(|r| r["image"] == PICTURE && r[key] == value);
+    let text = |field: &str| Some(found?.get(field)?.as_str()?.to_string());
+    text(first).zip(text(second)).ok_or_else(|| format!("no record of {PICTURE} with {key} {value}"))
 }

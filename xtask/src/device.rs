@@ -41,31 +41,51 @@ pub fn ensure() -> Result {
         return Ok(());
     }
     println!("==> no Vulkan driver is installed; Mesa's software driver would do");
-    if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
+    if !may_install() {
         println!("    install it: apt-get install mesa-vulkan-drivers libvulkan1 (going on without)");
         return Ok(());
     }
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
-        command
-    };
-    run("apt-get update", &mut apt(&["-qq", "update"]))?;
-    let install = ["-qq", "install", "-y", "--no-install-recommends", "mesa-vulkan-drivers", "libvulkan1"];
-    run("apt-get install mesa-vulkan-drivers libvulkan1", &mut apt(&install))
+    install(&["mesa-vulkan-drivers", "libvulkan1"])
 }
 
-/// Mesa 25 unpacked under `target`, if this machine can have it.
-pub fn mesa_25() -> Option<Driver> {
-    let folder: PathBuf = scratch("mesa25");
-    if !folder.join("lvp.json").exists() {
-        println!("==> unpacking Mesa 25 aside");
-        let script = root().join("xtask").join("mesa25.sh");
-        let done = Command::new("bash").arg(script).arg(&folder).status().is_ok_and(|s| s.success());
+fn may_install() -> bool {
+    is_root() && Path::new("/usr/bin/apt-get").exists()
+}
+
+/// Debian packages for the whole system.
+///
+/// *Errors*: where this may not, or apt cannot.
+pub fn install(packages: &[&str]) -> Result {
+    let what = format!("apt-get install {}", packages.join(" "));
+    if !may_install() {
+        return Err(format!("needs {what}"));
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq").args(args);
+        command
+    };
+    run("apt-get update", &mut apt(&["update"]))?;
+    run(&what, apt(&["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+/// The folder under `target` with that Mesa unpacked, if this machine can have it. `icd` is a file it must have.
+pub fn mesa(version: &str, icd: &str) -> Option<PathBuf> {
+    let folder = scratch(&format!("mesa{version}"));
+    if !folder.join(icd).exists() {
+        println!("==> unpacking Mesa {version} aside");
+        let script = root().join("xtask").join("mesa.sh");
+        let done = Command::new("bash").arg(script).arg(version).arg(&folder).status().is_ok_and(|s| s.success());
         if !done {
             return None;
         }
     }
+    Some(folder)
+}
+
+/// Mesa 25's software driver, if this machine can have it.
+pub fn mesa_25() -> Option<Driver> {
+    let folder = mesa("25", "lvp.json")?;
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let environment = vec![
         ("LD_LIBRARY_PATH".into(), text(folder.join("lib"))),

@@ -1,9 +1,10 @@
-//! `cargo xtask demo | test`: the two commands of the README. Each makes sure of a Vulkan device first. No
+//! `cargo xtask demo | test | static`: the commands of the README. The first two make sure of a Vulkan device. Next to no
 //! dependencies, so that it starts at once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
 
 mod demo;
 mod device;
+mod gate;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -13,14 +14,19 @@ use std::process::{Command, ExitCode};
 type Result<T = ()> = std::result::Result<T, String>;
 
 fn main() -> ExitCode {
-    let outcome = match std::env::args().nth(1).as_deref() {
-        Some("demo") => demo::run(),
-        Some("test") => test::run(),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments[..] {
+        ["demo"] => demo::run(),
+        ["test"] => test::run(),
+        ["static"] => gate::run(false),
+        ["static", "--update"] => gate::run(true),
         _ => {
             eprintln!(
                 "usage: cargo xtask demo   build, prepare the demonstration model, answer a question about a picture"
             );
             eprintln!("       cargo xtask test   fmt, clippy, every test, on every software driver that can be had");
+            eprintln!("       cargo xtask static [--update]   every kernel through the compilers of eight GPUs");
             return ExitCode::from(2);
         }
     };

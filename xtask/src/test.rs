@@ -1,6 +1,6 @@
 //! `cargo xtask test`: what CI runs.
 
-use crate::{Result, cargo, device, run as step};
+use crate::{Result, cargo, device, gate, run as step};
 
 /// Test programs whose results depend on the driver.
 const ON_EVERY_DRIVER: [&str; 2] = ["kernels", "golden"];
@@ -11,6 +11,10 @@ pub fn run() -> Result {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run_cargo("cargo clippy", &clippy, &[])?;
     run_cargo("cargo test", &["test", "--workspace"], &[])?;
+    match gate::needs() {
+        Ok(()) => gate::check(false)?,
+        Err(why) => println!("==> SKIPPED: every kernel through the compilers of eight GPUs: {why}"),
+    }
 
     let mut tests = vec!["test", "-p", "tests"];
     tests.extend(ON_EVERY_DRIVER.iter().flat_map(|name| ["--test", name]));

@@ -60,6 +60,7 @@ impl Results<'_> {
     fn kv(&self) -> &'static str {
         match self.args.on.kv {
             Kv::F16 => "f16",
+            Kv::Q8 => "q8",
             Kv::F32 => "f32",
         }
     }
@@ -73,6 +74,9 @@ impl Results<'_> {
         let Results { args, session, speed, .. } = self;
         let (device, profile, mut model) = open::describe(session);
         model["synthetic"] = json!(args.synthetic.map(|Synthetic::M3| "m3"));
+        if args.synthetic.is_some() {
+            model["sha256"] = Value::Null;
+        }
         model["layers"] = json!(session.model().header().config.language.layers);
         let mut all = json!({
             "device": device,

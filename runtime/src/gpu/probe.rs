@@ -66,7 +66,7 @@ impl Gpu {
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let grid = (case.grid)(&pipeline.constants);
+        let grid = (case.grid)(variant);
         Ok(Bound { pipeline, buffers, group, grid })
     }
 
@@ -128,12 +128,13 @@ fn error(expected: &Expected, content: &[u8]) -> f64 {
             let halves: Vec<half::f16> = bytemuck::pod_collect_to_vec(content);
             halves.into_iter().map(half::f16::to_f32).collect()
         }
+        Expected::KvQ8(_) => shaders::kv_q8_values(content),
         Expected::U32(words) => {
             let found: Vec<u32> = bytemuck::pod_collect_to_vec(content);
             return words.iter().zip(&found).filter(|(a, b)| a != b).count() as f64 / words.len().max(1) as f64;
         }
     };
-    let (Expected::F32(wanted) | Expected::F16(wanted)) = expected else { return f64::NAN };
+    let (Expected::F32(wanted) | Expected::F16(wanted) | Expected::KvQ8(wanted)) = expected else { return f64::NAN };
     nmse(wanted, &floats)
 }
 

@@ -5,9 +5,9 @@
 use super::config::{Config, Language, Task};
 use super::load::Loader;
 use super::tensors::LINEARS;
-use crate::Result;
 use crate::gpu::{Buffer, Gpu, Usage};
 use crate::plan::{Act, Attention, Builder, HLora, Linear, Matrix, Stream, Vector};
+use crate::{Error, Result};
 use shaders::KvFormat;
 use std::ops::Range;
 
@@ -37,22 +37,28 @@ pub(crate) struct Adapted {
 /// Keys and values of a conversation: one buffer each a layer, `[positions][kv_heads head_dim]`.
 pub(crate) struct KvCache {
     pub positions: usize,
+    format: KvFormat,
     k: Vec<Buffer>,
     v: Vec<Buffer>,
     rope: Buffer,
 }
 
 impl KvCache {
-    /// *Errors*: those of an allocation.
+    /// *Errors*: [`Error::Input`] for heads that the format cannot hold; those of an allocation.
     pub fn new(gpu: &Gpu, l: &Language, positions: usize, format: KvFormat) -> Result<Self> {
-        let bytes = (positions * l.kv_heads * l.head_dim * format.bytes()) as u64;
+        if format == KvFormat::Q8 && !l.head_dim.is_multiple_of(KvFormat::GROUP) {
+            let problem =
+                format!("heads of {} elements; a cache in q8 needs a multiple of {}", l.head_dim, KvFormat::GROUP);
+            return Err(Error::Input { what: "kv".into(), problem });
+        }
+        let bytes = format.bytes(positions * l.kv_heads * l.head_dim) as u64;
         let buffers = |what: &str| -> Result<Vec<_>> {
             (0..l.layers).map(|i| gpu.buffer(&format!("{what} {i}"), bytes, Usage::Activation)).collect()
         };
         let table = shaders::rope_append::table(positions, l.head_dim, l.rope_theta);
         let rope = gpu.buffer("rope", (table.len() * 8) as u64, Usage::Weights)?;
         gpu.write(&rope, 0, bytemuck::cast_slice(&table));
-        Ok(KvCache { positions, k: buffers("k_cache")?, v: buffers("v_cache")?, rope })
+        Ok(KvCache { positions, format, k: buffers("k_cache")?, v: buffers("v_cache")?, rope })
     }
 }
 
@@ -82,6 +88,8 @@ impl Phi3 {
                 rope: &kv.rope,
                 k: &kv.k[i],
                 v: &kv.v[i],
+                kv: kv.format,
+                kv_factors: kv.format.factors_at(kv.positions * l.kv_heads * l.head_dim),
             };
             let next = self.layers.get(i + 1).map_or(&self.norm, |l| &l.input_norm);
             let adapters = task.adapters.get(i).filter(|_| adapts);

@@ -54,7 +54,6 @@ struct Draft {
 pub struct Builder<'a> {
     gpu: &'a Gpu,
     rows: usize,
-    kv: KvFormat,
     places: Vec<(Act, Place)>,
     drafts: Vec<Draft>,
     taps: Option<Vec<(usize, String, Act)>>,
@@ -80,12 +79,11 @@ fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
 
 impl<'a> Builder<'a> {
     /// A plan for runs of up to `rows` tokens. With `traced`, activations that are tapped can be read after a run.
-    pub fn new(gpu: &'a Gpu, rows: usize, kv: KvFormat, traced: bool) -> Self {
+    pub fn new(gpu: &'a Gpu, rows: usize, traced: bool) -> Self {
         assert!(rows > 0, "a plan has rows");
         Builder {
             gpu,
             rows,
-            kv,
             places: Vec::new(),
             drafts: Vec::new(),
             taps: traced.then(Vec::new),
@@ -131,7 +129,7 @@ impl<'a> Builder<'a> {
         constants: &[Constant],
         params: impl Pod,
         bound: Vec<(&'static str, Bound)>,
-        grid: impl Fn(&[Constant]) -> [u32; 3],
+        grid: [u32; 3],
         what: &str,
     ) {
         assert_eq!(size_of_val(&params), kernel.params_bytes, "params of {}", kernel.name);
@@ -145,7 +143,6 @@ impl<'a> Builder<'a> {
                 return;
             }
         };
-        let grid = grid(&pipeline.constants);
         let at = if what.is_empty() { self.scope.as_str() } else { what };
         let label = format!("{} {at}", kernel.name);
         let most = self.gpu.facts().groups_per_axis;
@@ -172,10 +169,6 @@ impl<'a> Builder<'a> {
         self.gpu.profile().workgroups
     }
 
-    pub(super) fn kv(&self) -> KvFormat {
-        self.kv
-    }
-
     pub(super) fn is_traced(&self) -> bool {
         self.taps.is_some()
     }
@@ -199,7 +192,7 @@ impl<'a> Builder<'a> {
         bound: Vec<(&'static str, Bound)>,
         grid: [u32; 3],
     ) {
-        self.step(kernel, self.gpu.select(kernel), imports, &[], params, bound, |_| grid, "");
+        self.step(kernel, self.gpu.select(kernel), imports, &[], params, bound, grid, "");
     }
 
     /// Rows of the embedding table, or of the picture, by token.
@@ -328,9 +321,9 @@ impl<'a> Builder<'a> {
                 accumulate: u32::from(accumulate),
                 tokens: y.rows as u32,
             };
-            let grid = gemm::grid(rows, y.rows as u32);
             let variant = self.gpu.select(&gemm::KERNEL);
-            self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, |_| grid, &weight.name);
+            let grid = gemm::grid(variant, rows, y.rows as u32);
+            self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
         }
     }
 
@@ -361,6 +354,7 @@ impl<'a> Builder<'a> {
             v_offset4,
             kv_stride4: k.cols as u32 / 4,
             scale: 1.0 / ((width / heads) as f32).sqrt(),
+            kv_factors: 0,
         };
         let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", k.into()), ("v_cache", v.into())];
         let grid = attention::grid(heads as u32, q.rows as u32);
@@ -447,8 +441,8 @@ impl<'a> Builder<'a> {
         bound.extend(PLANES.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
         let variant = self.gpu.select(&conv::KERNEL);
         let imports = [weight.format.import()];
-        let grid = conv::grid(&params);
-        self.step(&conv::KERNEL, variant, &imports, &constants, params, bound, |_| grid, &weight.name);
+        let grid = conv::grid(variant, &params);
+        self.step(&conv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
     }
 
     /// GroupNorm of a picture over groups of channels, with swish or without.

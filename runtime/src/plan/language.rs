@@ -7,7 +7,7 @@ use super::linear::{HLora, Linear, Matrix, Vector};
 use crate::gpu::Buffer;
 use shaders::residual_adapted::HLora as HLoraParams;
 use shaders::{
-    Choice, Constant, attention, attention_combine, attention_decode, gemv, gemv_residual, hlora_gate,
+    Choice, KvFormat, attention, attention_combine, attention_decode, gemv, gemv_residual, hlora_gate,
     residual_adapted, rope_append, swiglu, swiglu_adapted,
 };
 
@@ -53,6 +53,10 @@ pub struct Attention<'a> {
     pub k: &'a Buffer,
     /// Values by position.
     pub v: &'a Buffer,
+    /// Format of both.
+    pub kv: KvFormat,
+    /// Where the factors of a cache in int8 begin, in words.
+    pub kv_factors: u32,
 }
 
 impl<'a> Builder<'a> {
@@ -142,6 +146,7 @@ impl<'a> Builder<'a> {
         for (i, shard) in weight.shards.iter().enumerate() {
             let mut imports = vec![weight.format.import()];
             let mut constants = weight.format.constants();
+            constants.push(gemv::x_constant(weight.cols));
             let mut bound: Vec<(&'static str, Bound)> = vec![("x", x.into()), ("y", y.into())];
             bound.extend(planes(["quants", "scales", "zero_points"], &shard.planes));
             // The first shard takes the adapter along.
@@ -166,7 +171,7 @@ impl<'a> Builder<'a> {
                 parts: parts as u32,
                 eps: eps.unwrap_or(0.0),
             };
-            let grid = |constants: &[Constant]| gemv::grid(rows, down_rows, constants);
+            let grid = gemv::grid(variant, rows, down_rows);
             self.step(&gemv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
         }
     }
@@ -187,8 +192,9 @@ impl<'a> Builder<'a> {
                 row0: shard.row0 as u32,
                 d: weight.rows as u32,
             };
-            let (imports, constants) = ([weight.format.import()], weight.format.constants());
-            let grid = |constants: &[Constant]| gemv_residual::grid(rows, constants);
+            let imports = [weight.format.import()];
+            let constants = [weight.format.constants(), vec![gemv::x_constant(weight.cols)]].concat();
+            let grid = gemv_residual::grid(variant, rows);
             self.step(&gemv_residual::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
         }
     }
@@ -208,7 +214,7 @@ impl<'a> Builder<'a> {
         let imports = [imports, &[hlora.up.format.import()]].concat();
         let constants = hlora.up.format.constants();
         let variant = self.select(kernel);
-        self.step(kernel, variant, &imports, &constants, params, bound, |_| grid, "");
+        self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
     }
 
     /// `y += B (gate * scale * A x)` of many tokens.
@@ -247,6 +253,7 @@ impl<'a> Builder<'a> {
             parts: parts as u32,
             scale: scale(a),
             hlora: hlora_params(qkv.up),
+            kv_factors: a.kv_factors,
         };
         let bound = vec![
             ("qkv", qkv.y.into()),
@@ -255,7 +262,7 @@ impl<'a> Builder<'a> {
             ("k_cache", a.k.into()),
             ("v_cache", a.v.into()),
         ];
-        let (kernel, kv) = (&attention_decode::KERNEL, self.kv().update_import());
+        let (kernel, kv) = (&attention_decode::KERNEL, a.kv.update_import());
         let grid = attention_decode::grid(heads, parts as u32);
         match qkv.up {
             Some(hlora) => self.with_up(kernel, hlora, &[kv], params, bound, grid),
@@ -273,8 +280,12 @@ impl<'a> Builder<'a> {
 
     fn attention_of_many(&mut self, qkv: Act, a: &Attention) -> Act {
         let q = self.act(qkv.rows, a.heads * a.head_dim);
-        let params =
-            rope_append::Params { heads: a.heads as u32, kv_heads: a.kv_heads as u32, head_dim: a.head_dim as u32 };
+        let params = rope_append::Params {
+            heads: a.heads as u32,
+            kv_heads: a.kv_heads as u32,
+            head_dim: a.head_dim as u32,
+            kv_factors: a.kv_factors,
+        };
         let bound = vec![
             ("qkv", qkv.into()),
             ("rope", a.rope.into()),
@@ -283,7 +294,7 @@ impl<'a> Builder<'a> {
             ("v_cache", a.v.into()),
         ];
         let grid = rope_append::grid(&params, qkv.rows as u32);
-        self.simple(&rope_append::KERNEL, &[self.kv().write_import()], params, bound, grid);
+        self.simple(&rope_append::KERNEL, &[a.kv.update_import()], params, bound, grid);
 
         let out = self.act(q.rows, q.cols);
         let params = attention::Params {
@@ -298,10 +309,11 @@ impl<'a> Builder<'a> {
             v_offset4: 0,
             kv_stride4: (a.kv_heads * a.head_dim) as u32 / 4,
             scale: scale(a),
+            kv_factors: a.kv_factors,
         };
         let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", a.k.into()), ("v_cache", a.v.into())];
         let grid = attention::grid(a.heads as u32, q.rows as u32);
-        self.simple(&attention::KERNEL, &[self.kv().read_import()], params, bound, grid);
+        self.simple(&attention::KERNEL, &[a.kv.read_import()], params, bound, grid);
         out
     }
 

@@ -192,7 +192,7 @@ impl Session {
         let l = &self.model.header.config.language;
         let embed = &self.model.task(self.options.task)?.adapted.embed;
         let row_bytes = embed.cols * 2;
-        let position_bytes = l.layers * 2 * l.kv_heads * l.head_dim * self.options.kv.bytes();
+        let position_bytes = l.layers * 2 * self.options.kv.bytes(l.kv_heads * l.head_dim);
         // The first measured token stands one behind the prompt's end.
         let seen = |i: usize| (workload.prompt + i + 2).min(l.sliding_window.map_or(usize::MAX, |w| w + 1));
         let positions: usize = (0..workload.tokens).map(seen).sum();

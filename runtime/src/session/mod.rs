@@ -130,7 +130,7 @@ impl Session {
         };
         let mut pool = Pool::default();
         let plan = |rows: usize, pool: &mut Pool| -> Result<Plan> {
-            let mut p = Builder::new(gpu, rows, options.kv, options.traced);
+            let mut p = Builder::new(gpu, rows, options.traced);
             let ids = if rows == 1 { &buffers.token } else { &buffers.chunk_tokens };
             let tokens = p.fixed(ids, rows, 1);
             let x = p.embed(tokens, &task.adapted.embed, &buffers.picture);
@@ -225,7 +225,7 @@ fn vision_plan(
     };
     let layers = config.task(options.task).map_or(0, |t| t.vision_layers);
     let rows = v.patches() + 1;
-    let mut p = Builder::new(&model.gpu, rows, options.kv, options.traced);
+    let mut p = Builder::new(&model.gpu, rows, options.traced);
     let patches = p.fixed(&buffers.patches, rows, clip.patch_cols());
     let features = clip.forward(&mut p, v, layers, patches);
     let picture = p.fixed(&buffers.picture, rows - 1, config.language.hidden);
@@ -241,7 +241,7 @@ fn decoder_plan(
     pool: &mut Pool,
 ) -> Result<Option<Plan>> {
     let (Some(q), Some(decoder)) = (&model.header.config.vqgan, &task.decoder) else { return Ok(None) };
-    let mut p = Builder::new(&model.gpu, q.codes_per_picture(), options.kv, options.traced);
+    let mut p = Builder::new(&model.gpu, q.codes_per_picture(), options.traced);
     let codes = p.fixed(&buffers.codes, q.codes_per_picture(), 1);
     let drawn = p.fixed(&buffers.drawn, q.side().pow(2), q.out_channels);
     decoder.forward(&mut p, q, codes, drawn);

@@ -57,7 +57,7 @@ impl Session {
         // Logits of every row, so fewer rows at once than for a prompt.
         let rows = self.chunk.min(32);
         let logits = gpu.buffer("all logits", (rows * head_rows * 4) as u64, Usage::Activation)?;
-        let mut p = Builder::new(&gpu, rows, self.options.kv, false);
+        let mut p = Builder::new(&gpu, rows, false);
         let tokens = p.fixed(&self.buffers.chunk_tokens, rows, 1);
         let x = p.embed(tokens, &task.adapted.embed, &self.buffers.picture);
         model.phi3.layers(&mut p, l, &task.adapted, self.options.adapter, &self.cache, x);

@@ -38,10 +38,13 @@ fn hlora_up(row: u32, rows: u32) -> f32 {
     var sum = 0.0;
     for (var block = 0u; block < params.up_blocks; block++) {
         let w = weights_block(row, block, rows);
+        let f = weights_factor(row, block, rows);
         let i = block * 8u;
-        let dots = dot(w.a.lo, sh_v[i]) + dot(w.a.hi, sh_v[i + 1u]) + dot(w.b.lo, sh_v[i + 2u]) + dot(w.b.hi, sh_v[i + 3u])
-            + dot(w.c.lo, sh_v[i + 4u]) + dot(w.c.hi, sh_v[i + 5u]) + dot(w.d.lo, sh_v[i + 6u]) + dot(w.d.hi, sh_v[i + 7u]);
-        sum += weights_scale(row, block, rows) * dots;
+        let dots = dot(weights_quad(w, 0u, f), sh_v[i]) + dot(weights_quad(w, 1u, f), sh_v[i + 1u])
+            + dot(weights_quad(w, 2u, f), sh_v[i + 2u]) + dot(weights_quad(w, 3u, f), sh_v[i + 3u])
+            + dot(weights_quad(w, 4u, f), sh_v[i + 4u]) + dot(weights_quad(w, 5u, f), sh_v[i + 5u])
+            + dot(weights_quad(w, 6u, f), sh_v[i + 6u]) + dot(weights_quad(w, 7u, f), sh_v[i + 7u]);
+        sum += f.scale * dots;
     }
     return sum;
 }

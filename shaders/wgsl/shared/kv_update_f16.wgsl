@@ -1,7 +1,10 @@
-// Reading and writing the KV cache in f16 by one dispatch.
+// Reading and writing the KV cache in f16 by one dispatch. The kernel brings `k_own(i4)` and
+// `v_own(i4)`, what is to be stored.
 
 @group(0) @binding(8) var<storage, read_write> k_cache: array<vec2<u32>>; // [positions][kv_dim / 4], four f16 each
 @group(0) @binding(9) var<storage, read_write> v_cache: array<vec2<u32>>; // [positions][kv_dim / 4], four f16 each
+
+const KV_UNIT4: u32 = 1u; // vec4s that are stored together
 
 fn four(w: vec2<u32>) -> vec4<f32> {
     return vec4(unpack2x16float(w.x), unpack2x16float(w.y));
@@ -20,10 +23,11 @@ fn v_load(i4: u32) -> vec4<f32> {
     return four(v_cache[i4]);
 }
 
-fn k_store(i4: u32, value: vec4<f32>) {
-    k_cache[i4] = halves(value);
+// Stores vec4 `from4` of what the kernel has at vec4 `to4` of the cache.
+fn k_store(to4: u32, from4: u32) {
+    k_cache[to4] = halves(k_own(from4));
 }
 
-fn v_store(i4: u32, value: vec4<f32>) {
-    v_cache[i4] = halves(value);
+fn v_store(to4: u32, from4: u32) {
+    v_cache[to4] = halves(v_own(from4));
 }

@@ -1,37 +1,36 @@
-// Four rows of a matrix against x: what a GEMV thread computes.
+// Four rows of a matrix against x: what a GEMV thread computes. Weights are unpacked four at a time where they are used:
+// whole blocks of four rows would not fit the registers. The calls are written out, for j must be a literal.
 
-fn octet_dot(w: Octet, lo: vec4<f32>, hi: vec4<f32>) -> f32 {
-    return dot(w.lo, lo) + dot(w.hi, hi);
-}
+// A block of each row, packed.
+struct Rows { w0: Block, w1: Block, w2: Block, w3: Block, f0: Factor, f1: Factor, f2: Factor, f3: Factor }
 
-fn block_dot(w: Block, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>, x4_: vec4<f32>, x5: vec4<f32>, x6: vec4<f32>, x7: vec4<f32>) -> f32 {
-    return octet_dot(w.a, x0, x1) + octet_dot(w.b, x2, x3) + octet_dot(w.c, x4_, x5) + octet_dot(w.d, x6, x7);
+fn rows_quad(r: Rows, j: u32, v: vec4<f32>) -> vec4<f32> {
+    return vec4(
+        dot(weights_quad(r.w0, j, r.f0), v), dot(weights_quad(r.w1, j, r.f1), v),
+        dot(weights_quad(r.w2, j, r.f2), v), dot(weights_quad(r.w3, j, r.f3), v),
+    );
 }
 
 // Sums over blocks `first`, `first + stride`, … of `blocks`; `n` rows lie interleaved.
-fn rows_dot(rows: vec4<u32>, first: u32, stride: u32, blocks: u32, n: u32) -> vec4<f32> {
+fn rows_dot(rows: vec4<u32>, lane: XLane, first: u32, stride: u32, blocks: u32, n: u32) -> vec4<f32> {
     var sums = vec4(0.0);
     for (var block = first; block < blocks; block += stride) {
-        let i = block * 8u;
-        let x0 = masked_x4(i);
-        let x1 = masked_x4(i + 1u);
-        let x2 = masked_x4(i + 2u);
-        let x3 = masked_x4(i + 3u);
-        let x4_ = masked_x4(i + 4u);
-        let x5 = masked_x4(i + 5u);
-        let x6 = masked_x4(i + 6u);
-        let x7 = masked_x4(i + 7u);
-        let dots = vec4(
-            block_dot(weights_block(rows.x, block, n), x0, x1, x2, x3, x4_, x5, x6, x7),
-            block_dot(weights_block(rows.y, block, n), x0, x1, x2, x3, x4_, x5, x6, x7),
-            block_dot(weights_block(rows.z, block, n), x0, x1, x2, x3, x4_, x5, x6, x7),
-            block_dot(weights_block(rows.w, block, n), x0, x1, x2, x3, x4_, x5, x6, x7),
+        let r = Rows(
+            weights_block(rows.x, block, n), weights_block(rows.y, block, n),
+            weights_block(rows.z, block, n), weights_block(rows.w, block, n),
+            weights_factor(rows.x, block, n), weights_factor(rows.y, block, n),
+            weights_factor(rows.z, block, n), weights_factor(rows.w, block, n),
         );
-        let scale = vec4(
-            weights_scale(rows.x, block, n), weights_scale(rows.y, block, n),
-            weights_scale(rows.z, block, n), weights_scale(rows.w, block, n),
-        );
-        sums += scale * dots;
+        let part = x_part(block, lane);
+        var dots = rows_quad(r, 0u, x_quad(part, block, 0u));
+        dots += rows_quad(r, 1u, x_quad(part, block, 1u));
+        dots += rows_quad(r, 2u, x_quad(part, block, 2u));
+        dots += rows_quad(r, 3u, x_quad(part, block, 3u));
+        dots += rows_quad(r, 4u, x_quad(part, block, 4u));
+        dots += rows_quad(r, 5u, x_quad(part, block, 5u));
+        dots += rows_quad(r, 6u, x_quad(part, block, 6u));
+        dots += rows_quad(r, 7u, x_quad(part, block, 7u));
+        sums += vec4(r.f0.scale, r.f1.scale, r.f2.scale, r.f3.scale) * dots;
     }
     return sums;
 }

@@ -2,24 +2,25 @@
 
 @group(0) @binding(10) var<storage, read> quants: array<vec4<u32>>; // [K/8][N]
 
-// Eight consecutive values of one row.
-struct Octet { lo: vec4<f32>, hi: vec4<f32> }
+// Thirty-two consecutive values of one row.
+struct Block { a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32> }
 
-// Row `row` of `rows`, k = 8 * octet ..+8, still without scale.
-fn weights_octet(row: u32, octet: u32, rows: u32) -> Octet {
-    let q = quants[octet * rows + row];
-    return Octet(vec4(unpack2x16float(q.x), unpack2x16float(q.y)), vec4(unpack2x16float(q.z), unpack2x16float(q.w)));
-}
-
-// Thirty-two consecutive values of one row against x.
-struct Block { a: Octet, b: Octet, c: Octet, d: Octet }
+struct Factor { scale: f32 }
 
 fn weights_block(row: u32, block: u32, rows: u32) -> Block {
-    let o = block * 4u;
-    return Block(weights_octet(row, o, rows), weights_octet(row, o + 1u, rows), weights_octet(row, o + 2u, rows), weights_octet(row, o + 3u, rows));
+    let at = block * 4u * rows + row;
+    return Block(quants[at], quants[at + rows], quants[at + 2u * rows], quants[at + 3u * rows]);
 }
 
-// Factor of a block of thirty-two.
-fn weights_scale(row: u32, block: u32, rows: u32) -> f32 {
-    return 1.0;
+fn weights_factor(row: u32, block: u32, rows: u32) -> Factor {
+    return Factor(1.0);
+}
+
+// Values 4 j .. + 4 of a block; j is a literal.
+fn weights_quad(block: Block, j: u32, factor: Factor) -> vec4<f32> {
+    let low = select(block.a, block.b, (j & 2u) == 2u);
+    let high = select(block.c, block.d, (j & 2u) == 2u);
+    let eight = select(low, high, j >= 4u);
+    let four = select(eight.xy, eight.zw, (j & 1u) == 1u);
+    return vec4(unpack2x16float(four.x), unpack2x16float(four.y));
 }

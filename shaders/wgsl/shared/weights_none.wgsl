@@ -1,17 +1,17 @@
 // No matrix at all: what fills the slot of an adapter where there is none. Never reached.
 
-struct Octet { lo: vec4<f32>, hi: vec4<f32> }
+struct Block { nothing: u32 }
 
-struct Block { a: Octet, b: Octet, c: Octet, d: Octet }
-
-fn weights_octet(row: u32, octet: u32, rows: u32) -> Octet {
-    return Octet(vec4(0.0), vec4(0.0));
-}
+struct Factor { scale: f32 }
 
 fn weights_block(row: u32, block: u32, rows: u32) -> Block {
-    return Block(weights_octet(row, 0u, rows), weights_octet(row, 0u, rows), weights_octet(row, 0u, rows), weights_octet(row, 0u, rows));
+    return Block(0u);
 }
 
-fn weights_scale(row: u32, block: u32, rows: u32) -> f32 {
-    return 0.0;
+fn weights_factor(row: u32, block: u32, rows: u32) -> Factor {
+    return Factor(0.0);
+}
+
+fn weights_quad(block: Block, j: u32, factor: Factor) -> vec4<f32> {
+    return vec4(0.0);
 }

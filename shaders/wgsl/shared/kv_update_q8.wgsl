@@ -1,0 +1,62 @@
+// Reading and writing the KV cache in int8 by one dispatch; the layout is that of `kv_read_q8`. The kernel brings
+// `k_own(i4)` and `v_own(i4)`, what is to be stored.
+
+@group(0) @binding(8) var<storage, read_write> k_cache: array<u32>; // [positions][kv_dim / 4], [positions][kv_dim / 32]
+@group(0) @binding(9) var<storage, read_write> v_cache: array<u32>; // likewise
+
+const KV_UNIT4: u32 = 8u; // vec4s that are stored together: 32 values share a factor
+
+fn factor(word: u32) -> f32 {
+    let parts = unpack2x16float(word);
+    return parts.x + parts.y;
+}
+
+fn k_load(i4: u32) -> vec4<f32> {
+    return factor(k_cache[params.kv_factors + i4 / 8u]) * vec4<f32>(unpack4xI8(k_cache[i4]));
+}
+
+fn v_load(i4: u32) -> vec4<f32> {
+    return factor(v_cache[params.kv_factors + i4 / 8u]) * vec4<f32>(unpack4xI8(v_cache[i4]));
+}
+
+// The factor of values whose largest magnitude is `largest`, as it is stored.
+fn factor_word(largest: f32) -> u32 {
+    let wanted = min(largest, 65504.0) / 127.0;
+    let high = quantizeToF16(wanted);
+    return pack2x16float(vec2(high, wanted - high));
+}
+
+fn largest_of(v: vec4<f32>) -> f32 {
+    let m = abs(v);
+    return max(max(m.x, m.y), max(m.z, m.w));
+}
+
+fn int8_of(v: vec4<f32>, by: f32) -> u32 {
+    let scaled = select(vec4(0.0), v / by, by > 0.0);
+    return pack4xI8(vec4<i32>(round(clamp(scaled, vec4(-127.0), vec4(127.0)))));
+}
+
+// Stores the 32 values from vec4 `from4` of what the kernel has at vec4 `to4` of the cache.
+fn k_store(to4: u32, from4: u32) {
+    var largest = 0.0;
+    for (var i = 0u; i < 8u; i++) {
+        largest = max(largest, largest_of(k_own(from4 + i)));
+    }
+    let word = factor_word(largest);
+    k_cache[params.kv_factors + to4 / 8u] = word;
+    for (var i = 0u; i < 8u; i++) {
+        k_cache[to4 + i] = int8_of(k_own(from4 + i), factor(word));
+    }
+}
+
+fn v_store(to4: u32, from4: u32) {
+    var largest = 0.0;
+    for (var i = 0u; i < 8u; i++) {
+        largest = max(largest, largest_of(v_own(from4 + i)));
+    }
+    let word = factor_word(largest);
+    v_cache[params.kv_factors + to4 / 8u] = word;
+    for (var i = 0u; i < 8u; i++) {
+        v_cache[to4 + i] = int8_of(v_own(from4 + i), factor(word));
+    }
+}
