@@ -255,7 +255,7 @@ def _candidates(p: Phantom, rng: Rng) -> list[tuple[str, Callable[[], tuple[dict
         ("shadow?", lambda: ({}, *yes("gallstone" in kinds))),
         ("caption?", lambda: ({}, *yes(p.caption is not None))),
         ("range", lambda: ({}, f"{p.range_cm} cm", f"The imaging depth is {p.range_cm} cm.")),
-        ("range?", imaged), ("any side?", any_side), ("modality?", modality), ("modality", lambda: ({}, "ultrasound", "This is an ultrasound image.")),
+        ("range?", imaged), ("any side?", any_side), ("what side", what_side), ("modality?", modality), ("modality", lambda: ({}, "ultrasound", "This is an ultrasound image.")),
         ("only one?", lambda: ({}, *yes(len(p.lesions) == 1))),
         ("mass?", lambda: ({}, *yes(any(k.endswith("mass") for k in kinds)))),
     ]
@@ -281,8 +281,8 @@ def _candidates(p: Phantom, rng: Rng) -> list[tuple[str, Callable[[], tuple[dict
         return {"IT": _named(p, x, rng), "LENGTH": _length(n, rng)}, *yes(x.size_mm > n)
 
     if not any(y.depth_cm == 2 for y in p.lesions):  # "deeper than 2" of one at 2 would be a tie
-        out.append(("deeper?", deeper))
-    out += [("larger?", larger), ("at depth?", at_depth)]
+        out += [("deeper?", deeper), ("deeper?", deeper)]
+    out += [("larger?", larger), ("at depth?", at_depth), ("at depth?", at_depth)]
     if len(p.lesions) == 1 or len(kinds) == 2:
         place = {"IT": _named(p, x, rng, side=False)}
         side = str(rng.choice(("left", "right")))

@@ -1,7 +1,7 @@
 //! Arithmetic rates of the products at shapes of HealthGPT-M3: `cargo bench -p tests`. Medians; one line a case.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use shaders::{Case, Format, Input, Kernel, Output, Step, conv, gemm, gemv};
+use shaders::{Case, Format, Input, Kernel, Output, Step, Variant, conv, gemm, gemv};
 
 const Q4: Format = Format::Q4 { group: 32, zero_points: true };
 
@@ -56,7 +56,7 @@ fn one_token(format: Format, rows: usize, cols: usize) -> Timed {
     };
     let mut case = case(format, rows, cols, bytemuck::bytes_of(&params), gemv::UNIFORM_X_BYTES, rows);
     case.imports.push(gemv::NO_DOWN);
-    case.grid = Box::new(move |variant| gemv::grid(variant, rows as u32, 0));
+    let case = Case { grid: Box::new(move |variant| gemv::grid(variant, rows as u32, 0)), ..case };
     let what = format!("gemv {format:?} {rows} x {cols}");
     Timed { kernel: &gemv::KERNEL, what, flops: 2.0 * (rows * cols) as f64, case }
 }
@@ -74,11 +74,8 @@ fn many_tokens(format: Format, rows: usize, cols: usize, tokens: usize) -> Timed
         tokens: tokens as u32,
     };
     let case = case(format, rows, cols, bytemuck::bytes_of(&params), tokens * cols * 4, tokens * rows);
-    let case = Case {
-        step: Step::new(0, tokens),
-        grid: Box::new(move |variant| gemm::grid(variant, rows as u32, tokens as u32)),
-        ..case
-    };
+    let grid = move |variant: &Variant| gemm::grid(variant, rows as u32, tokens as u32);
+    let case = Case { step: Step::new(0, tokens), grid: Box::new(grid), ..case };
     let what = format!("gemm {format:?} {rows} x {cols}, {tokens} tokens");
     Timed { kernel: &gemm::KERNEL, what, flops: 2.0 * (rows * cols * tokens) as f64, case }
 }

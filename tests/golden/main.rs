@@ -5,6 +5,7 @@ mod generate;
 use runtime::gpu::{Gpu, Options};
 use runtime::image::decode;
 use runtime::model::Task;
+use runtime::text::Turn;
 use runtime::{Finish, Model, OpenOptions, Picture, Request, Session, SessionOptions, Trace};
 use shaders::KvFormat;
 use std::ops::ControlFlow;
@@ -73,6 +74,64 @@ fn preferred_variants_with_f16_cache_are_the_reference_to_1e_5() {
     for case in CASES {
         check(preferred(), case, KvFormat::F16, None, 1e-5);
     }
+}
+
+#[test]
+fn an_int8_cache_is_the_reference_to_5e_3() {
+    for case in CASES {
+        check(preferred(), case, KvFormat::Q8, None, 5e-3);
+    }
+}
+
+/// What single tokens left in the cache serves the next turn as what a whole prompt would have left there. Holds the fused
+/// operations of one token against the plain ones of many.
+#[test]
+fn a_decoded_turn_is_as_good_as_a_prefilled_one() {
+    let questions =
+        ["What is seen on the left?", "Is there a stone?", "Why?", "Where is it?", "How large is it?", "And now?"];
+    for (adapter, kv) in [(true, KvFormat::F32), (false, KvFormat::F32), (false, KvFormat::F16), (true, KvFormat::Q8)] {
+        let options = SessionOptions { adapter, kv, ..Default::default() };
+        let fresh = || Session::new(preferred(), options.clone()).expect("a session");
+        let ask = |session: &mut Session, turns: &[Turn]| {
+            let request = Request { max_tokens: 12, probabilities: true, ..Request::new(turns) };
+            session.ask(&request, |_| ControlFlow::Continue(())).expect("an answer")
+        };
+        let mut kept = 0;
+        for question in questions {
+            let mut turns = vec![Turn { question: question.into(), answer: None }];
+            let mut session = fresh();
+            let first = ask(&mut session, &turns);
+            turns[0].answer = Some(first.text);
+            turns.push(Turn { question: "And on the right?".into(), answer: None });
+            let [decoded, prefilled] = [ask(&mut session, &turns), ask(&mut fresh(), &turns)];
+            assert_eq!(prefilled.reused_tokens, 0);
+            kept += decoded.reused_tokens.saturating_sub(first.prompt_tokens);
+            let off = (decoded.logprob_mean.expect("asked for") - prefilled.logprob_mean.expect("asked for")).abs();
+            let bound = if kv == KvFormat::F32 { 1e-4 } else { 0.05 };
+            assert!(off < bound, "{question} adapter {adapter}, {kv:?}: off by {off}");
+            if kv == KvFormat::F32 {
+                assert_eq!(decoded.tokens, prefilled.tokens, "{question} adapter {adapter}");
+            }
+        }
+        assert!(kept > 0, "no answer tokenised again as it was");
+    }
+}
+
+#[test]
+fn without_its_adapter_a_model_says_something_else() {
+    let golden = Golden::read("comprehension");
+    let shown = picture(preferred());
+    let options = SessionOptions { adapter: false, ..Default::default() };
+    let mut session = Session::new(preferred(), options).expect("a session");
+    assert_ne!(serde_json::json!(ask_tokens(&mut session, &golden, &shown)), golden.json["generated_ids"]);
+    let with = Session::new(preferred(), SessionOptions::default()).expect("a session");
+    assert!(session.dispatches_per_token() < with.dispatches_per_token());
+}
+
+fn ask_tokens(session: &mut Session, golden: &Golden, shown: &Picture) -> Vec<u32> {
+    let turns = golden.turns();
+    let request = Request { picture: Some(shown), max_tokens: 12, ..Request::new(&turns) };
+    session.ask(&request, |_| ControlFlow::Continue(())).expect("an answer").tokens
 }
 
 #[test]

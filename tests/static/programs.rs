@@ -39,17 +39,31 @@ pub enum Checks {
     None,
 }
 
-/// Every way of filling a kernel's data imports.
+/// Ways of filling a kernel's data imports: the first of each, then each other file in its turn.
 fn data_choices(kernel: &Kernel) -> Vec<Vec<Choice>> {
-    kernel.data_imports.iter().fold(vec![vec![]], |all, (slot, files)| {
-        all.iter().flat_map(|chosen| files.iter().map(|f| [&chosen[..], &[(*slot, *f)]].concat())).collect()
-    })
+    let usual: Vec<Choice> = kernel.data_imports.iter().map(|(slot, files)| (*slot, files[0])).collect();
+    let mut all = vec![usual.clone()];
+    for (i, (slot, files)) in kernel.data_imports.iter().enumerate() {
+        for file in &files[1..] {
+            let mut other = usual.clone();
+            other[i] = (*slot, *file);
+            all.push(other);
+        }
+    }
+    all
 }
 
 /// The constants that stand for a format: q4 as the recipe of that name writes it.
 fn data_constants(choices: &[Choice]) -> Vec<Constant> {
     let q4 = Format::Q4 { group: 32, zero_points: true };
-    if choices.contains(&q4.import()) { q4.constants() } else { vec![] }
+    let mut constants = Vec::new();
+    if choices.contains(&q4.import()) {
+        constants.extend(q4.constants());
+    }
+    if choices.contains(&q4.down_import()) {
+        constants.extend(q4.down_constants());
+    }
+    constants
 }
 
 /// Every program of the runtime.

@@ -9,10 +9,9 @@ use runtime::model::Header;
 pub fn run(args: &Verify) -> Result {
     let container = Container::open(&args.model)?;
     Header::read(&container)?;
-    for name in container.tensors().keys() {
-        container.verify(name)?;
-    }
-    let count = container.tensors().len();
+    let names: Vec<&str> = container.tensors().keys().map(String::as_str).collect();
+    container.verify(&names)?;
+    let count = names.len();
     output::line(format!(
         "{}: {count} tensors are as their hashes say, model {}",
         args.model.display(),

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
 
 /// Headers beyond this are refused, as the safetensors format does.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -154,32 +155,60 @@ impl Container {
         Error::File { path: self.path.clone(), problem: problem.into() }
     }
 
-    /// Hands a tensor's bytes to `take` piece by piece; each piece but the last has a multiple of `unit` bytes.
-    /// The hash is compared at the end, so what was taken counts only after `Ok`.
+    /// Hands a tensor's bytes to `take` piece by piece; each piece but the last has a multiple of `unit` bytes. The next
+    /// piece is read and hashed meanwhile. The hash is compared at the end, so what was taken counts only after `Ok`.
     ///
     /// *Errors*: [`Error::File`] on a read fault or another hash, and whatever `take` returns.
     pub fn stream(&self, name: &str, unit: usize, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let t = self.tensors.get(name).ok_or_else(|| self.wrong(format!("lacks tensor `{name}`")))?;
         let piece_bytes = (PIECE_BYTES / unit.max(1)).max(1) * unit.max(1);
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; piece_bytes.min(t.bytes as usize)];
-        let mut at = 0;
-        while at < t.bytes {
-            let count = buffer.len().min((t.bytes - at) as usize);
-            let piece = &mut buffer[..count];
-            {
-                let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-                let read = file.seek(SeekFrom::Start(t.start + at)).and_then(|_| file.read_exact(piece));
-                read.map_err(|e| self.wrong(format!("tensor `{name}` cannot be read: {e}")))?;
-            }
-            hash.update(&*piece);
-            take(piece)?;
-            at += count as u64;
+        if t.bytes <= piece_bytes as u64 {
+            let mut piece = Vec::new();
+            self.read_piece(name, t, 0, t.bytes as usize, &mut piece)?;
+            hash.update(&piece);
+            take(&piece)?;
+        } else {
+            // Two buffers go round: one is filled while the other is taken.
+            let (full, filled) = mpsc::sync_channel(2);
+            let (empty, emptied) = mpsc::sync_channel(2);
+            let _ = (empty.send(Vec::new()), empty.send(Vec::new()));
+            std::thread::scope(|scope| {
+                let hash = &mut hash;
+                let reader = scope.spawn(move || {
+                    let mut at = 0;
+                    while at < t.bytes {
+                        // The other side is gone if `take` failed.
+                        let Ok(mut piece) = emptied.recv() else { return Ok(()) };
+                        let count = piece_bytes.min((t.bytes - at) as usize);
+                        self.read_piece(name, t, at, count, &mut piece)?;
+                        hash.update(&piece);
+                        at += count as u64;
+                        if full.send(piece).is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Ok(())
+                });
+                let taken = filled.into_iter().try_for_each(|piece| {
+                    take(&piece)?;
+                    // The reader may have ended.
+                    let _ = empty.send(piece);
+                    Ok(())
+                });
+                drop(empty);
+                let read = reader.join().unwrap_or_else(|_| Err(self.wrong(format!("tensor `{name}` cannot be read"))));
+                taken.and(read)
+            })?;
         }
-        if hex(&hash.finalize()) != t.sha256 {
-            return Err(self.wrong(format!("tensor `{name}` is damaged: its SHA-256 differs from the header's")));
-        }
-        Ok(())
+        self.compare(name, t, hash)
+    }
+
+    fn read_piece(&self, name: &str, t: &Stored, at: u64, count: usize, piece: &mut Vec<u8>) -> Result<()> {
+        piece.resize(count, 0);
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = file.seek(SeekFrom::Start(t.start + at)).and_then(|_| file.read_exact(piece));
+        read.map_err(|e| self.wrong(format!("tensor `{name}` cannot be read: {e}")))
     }
 
     /// A tensor's bytes, checked. For small ones.
@@ -194,10 +223,41 @@ impl Container {
         Ok(all)
     }
 
-    /// Checks a tensor's hash.
+    /// Checks the hashes of some tensors, on all cores.
     ///
     /// *Errors*: as [`Container::stream`].
-    pub fn verify(&self, name: &str) -> Result<()> {
-        self.stream(name, 1, |_| Ok(()))
+    pub fn verify(&self, names: &[&str]) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.verify_one(name)?;
+            }
+            Ok(())
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let done = all.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(self.wrong("cannot be verified"))));
+            done.collect()
+        })
+    }
+
+    fn verify_one(&self, name: &str) -> Result<()> {
+        let t = self.tensors.get(name).ok_or_else(|| self.wrong(format!("lacks tensor `{name}`")))?;
+        let (mut hash, mut piece, mut at) = (Sha256::new(), Vec::new(), 0);
+        while at < t.bytes {
+            let count = PIECE_BYTES.min((t.bytes - at) as usize);
+            self.read_piece(name, t, at, count, &mut piece)?;
+            hash.update(&piece);
+            at += count as u64;
+        }
+        self.compare(name, t, hash)
+    }
+
+    fn compare(&self, name: &str, t: &Stored, hash: Sha256) -> Result<()> {
+        if hex(&hash.finalize()) != t.sha256 {
+            return Err(self.wrong(format!("tensor `{name}` is damaged: its SHA-256 differs from the header's")));
+        }
+        Ok(())
     }
 }

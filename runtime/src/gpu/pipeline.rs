@@ -36,13 +36,18 @@ impl Gpu {
         constants: &[Constant],
     ) -> Result<Arc<Pipeline>> {
         let key = format!("{} {} {imports:?} {constants:?}", kernel.name, variant.name);
-        let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = made.get(&key) {
+        let place = {
+            let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+            made.entry(key).or_default().clone()
+        };
+        // Held while compiling, so that nobody compiles it twice; others compile meanwhile.
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = &*place {
             return Ok(pipeline.clone());
         }
         let pipeline = Arc::new(self.compile(kernel, variant, imports, constants)?);
         log::debug!("{}: variant {}, {imports:?} {constants:?}", kernel.name, variant.name);
-        made.insert(key, pipeline.clone());
+        *place = Some(pipeline.clone());
         Ok(pipeline)
     }
 

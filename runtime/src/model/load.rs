@@ -238,12 +238,8 @@ impl<'a> Loader<'a> {
     pub fn verify_rest(self) -> Result<()> {
         self.gpu.flush()?;
         let Source::File(container) = self.source else { return Ok(()) };
-        for name in container.tensors().keys() {
-            if !self.loaded.contains(name) {
-                container.verify(name)?;
-            }
-        }
-        Ok(())
+        let names = container.tensors().keys().filter(|name| !self.loaded.contains(*name));
+        container.verify(&names.map(String::as_str).collect::<Vec<_>>())
     }
 }
 

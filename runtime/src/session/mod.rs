@@ -128,8 +128,7 @@ impl Session {
                 buffer("readback", head_rows, Usage::Readback)?,
             ],
         };
-        let mut pool = Pool::default();
-        let plan = |rows: usize, pool: &mut Pool| -> Result<Plan> {
+        let tokens_plan = |rows: usize| {
             let mut p = Builder::new(gpu, rows, options.traced);
             let ids = if rows == 1 { &buffers.token } else { &buffers.chunk_tokens };
             let tokens = p.fixed(ids, rows, 1);
@@ -144,12 +143,21 @@ impl Session {
             p.tap("logits", logits);
             let token = p.fixed(&buffers.token, 1, 1);
             p.argmax(logits, task.rows.ordinary, task.rows.first_id, token);
-            p.finish(pool, &buffers.step)
+            p
         };
-        let prefill = plan(chunk, &mut pool)?;
-        let decode = plan(1, &mut pool)?;
-        let vision = vision_plan(model, task, &options, &buffers, &mut pool)?;
-        let decoder = decoder_plan(model, task, &options, &buffers, &mut pool)?;
+        // Side by side, for drivers that compile a pipeline when it is made.
+        let (prefill, decode, vision, decoder) = std::thread::scope(|scope| {
+            let decode = scope.spawn(|| tokens_plan(1));
+            let vision = scope.spawn(|| vision_plan(model, task, &options, &buffers));
+            let decoder = scope.spawn(|| decoder_plan(model, task, &options, &buffers));
+            let prefill = tokens_plan(chunk);
+            (prefill, joined(decode), joined(vision), joined(decoder))
+        });
+        let mut pool = Pool::default();
+        let prefill = prefill.finish(&mut pool, &buffers.step)?;
+        let decode = decode.finish(&mut pool, &buffers.step)?;
+        let vision = vision.map(|p| p.finish(&mut pool, &buffers.step)).transpose()?;
+        let decoder = decoder.map(|p| p.finish(&mut pool, &buffers.step)).transpose()?;
         log::info!(
             "session: {positions} positions, chunks of {chunk}, {} dispatches a token, {} MB of activations",
             decode.dispatches(),
@@ -212,17 +220,19 @@ fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-fn vision_plan(
-    model: &Model,
+/// What a thread made; its panic goes on in this one.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn vision_plan<'a>(
+    model: &'a Model,
     task: &TaskWeights,
     options: &SessionOptions,
     buffers: &Buffers,
-    pool: &mut Pool,
-) -> Result<Option<Plan>> {
+) -> Option<Builder<'a>> {
     let config = &model.header.config;
-    let (Some(v), Some(clip), Some(projector)) = (&config.vision, &model.clip, &task.projector) else {
-        return Ok(None);
-    };
+    let (Some(v), Some(clip), Some(projector)) = (&config.vision, &model.clip, &task.projector) else { return None };
     let layers = config.task(options.task).map_or(0, |t| t.vision_layers);
     let rows = v.patches() + 1;
     let mut p = Builder::new(&model.gpu, rows, options.traced);
@@ -230,20 +240,19 @@ fn vision_plan(
     let features = clip.forward(&mut p, v, layers, patches);
     let picture = p.fixed(&buffers.picture, rows - 1, config.language.hidden);
     projector.forward(&mut p, features, picture);
-    p.finish(pool, &buffers.step).map(Some)
+    Some(p)
 }
 
-fn decoder_plan(
-    model: &Model,
+fn decoder_plan<'a>(
+    model: &'a Model,
     task: &TaskWeights,
     options: &SessionOptions,
     buffers: &Buffers,
-    pool: &mut Pool,
-) -> Result<Option<Plan>> {
-    let (Some(q), Some(decoder)) = (&model.header.config.vqgan, &task.decoder) else { return Ok(None) };
+) -> Option<Builder<'a>> {
+    let (Some(q), Some(decoder)) = (&model.header.config.vqgan, &task.decoder) else { return None };
     let mut p = Builder::new(&model.gpu, q.codes_per_picture(), options.traced);
     let codes = p.fixed(&buffers.codes, q.codes_per_picture(), 1);
     let drawn = p.fixed(&buffers.drawn, q.side().pow(2), q.out_channels);
     decoder.forward(&mut p, q, codes, drawn);
-    p.finish(pool, &buffers.step).map(Some)
+    Some(p)
 }
