@@ -27,6 +27,8 @@ pub enum Command {
     Eval(Eval),
     /// How well the model predicts a text
     Perplexity(Perplexity),
+    /// How fast a model is on this device, and where its time goes
+    Bench(Bench),
     /// What devices there are and which profile each gets
     Devices(Devices),
     /// What a model file says of itself
@@ -51,6 +53,13 @@ pub struct Open {
     /// Model file, made by `quantize`
     #[arg(short, long, value_name = "MODEL", env = "HEALTHGPT_MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub on: On,
+}
+
+/// What a model runs on, and how.
+#[derive(clap::Args)]
+pub struct On {
     /// Device: index in `healthgpt devices`, part of its name, or PCI bus id
     #[arg(long, value_name = "INDEX|NAME|PCI", env = "HEALTHGPT_DEVICE")]
     pub device: Option<String>,
@@ -228,6 +237,57 @@ pub struct Perplexity {
     /// {"tokens", "nll", "perplexity"}; nll is the sum over all tokens but the first, natural logarithm
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Bench {
+    // HEALTHGPT_MODEL is read later: clap would hold it against --synthetic.
+    /// Model file, made by `quantize` [env: HEALTHGPT_MODEL]
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "synthetic")]
+    pub model: Option<PathBuf>,
+    /// Made-up weights with a published model's dimensions instead of a file
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub synthetic: Option<Synthetic>,
+    /// Language layers of the synthetic model [default: as published, 32]
+    #[arg(long, value_name = "N", requires = "synthetic", conflicts_with = "model")]
+    pub layers: Option<usize>,
+    #[command(flatten)]
+    pub on: On,
+    /// What is measured
+    #[arg(long, value_enum, default_value_t = Task::Ask)]
+    pub task: Task,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub prompt: usize,
+    /// Tokens decoded after it
+    #[arg(long = "gen", value_name = "N", default_value_t = 16)]
+    pub tokens: usize,
+    /// Times that each quantity is measured, after a run that does not count
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub reps: usize,
+    /// With the task's H-LoRA adapter or without
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub adapter: Switch,
+    /// Leave out vision tower and picture decoder, which take minutes on a software device
+    #[arg(long)]
+    pub no_pictures: bool,
+    /// Also the time of every kernel, for a decoded token and for a chunk of the prompt
+    #[arg(long)]
+    pub kernels: bool,
+    /// One JSON object instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Synthetic {
+    M3,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(clap::Args)]

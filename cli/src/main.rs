@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         args::Command::Trace(a) => commands::trace::run(a),
         args::Command::Eval(a) => commands::eval::run(a),
         args::Command::Perplexity(a) => commands::perplexity::run(a),
+        args::Command::Bench(a) => commands::bench::run(a),
         args::Command::Devices(a) => commands::devices::run(a),
         args::Command::Inspect(a) => commands::inspect::run(a),
         args::Command::Verify(a) => commands::verify::run(a),

@@ -1,6 +1,6 @@
 //! From flags to an open model and a session.
 
-use crate::args::{Kv, Open, Task};
+use crate::args::{Kv, On, Open, Task};
 use crate::failure::Result;
 use runtime::gpu::Options;
 use runtime::{Model, OpenOptions, Session, SessionOptions};
@@ -27,24 +27,29 @@ pub fn model_to_trace(open: &Open, task: Task) -> Result<Arc<Model>> {
 }
 
 fn with_head(open: &Open, task: Task, whole_head: bool) -> Result<Arc<Model>> {
+    Ok(Model::open(&open.model, &OpenOptions { whole_head, ..options(&open.on, task) })?)
+}
+
+/// How a model is opened for one task.
+pub fn options(on: &On, task: Task) -> OpenOptions {
     let gpu = Options {
-        device: open.device.clone(),
-        profile: open.profile.clone(),
-        variants: open.variant.clone(),
+        device: on.device.clone(),
+        profile: on.profile.clone(),
+        variants: on.variant.clone(),
         without_subgroups: std::env::var_os("HEALTHGPT_NO_SUBGROUPS").is_some(),
-        memory_bytes: open.memory,
+        memory_bytes: on.memory,
     };
-    Ok(Model::open(&open.model, &OpenOptions { tasks: vec![task.into()], gpu, whole_head, on: None })?)
+    OpenOptions { tasks: vec![task.into()], gpu, ..Default::default() }
 }
 
 /// How the session is planned.
-pub fn session(open: &Open, task: Task) -> SessionOptions {
-    let kv = match open.kv {
+pub fn session(on: &On, task: Task) -> SessionOptions {
+    let kv = match on.kv {
         Kv::F16 => shaders::KvFormat::F16,
         Kv::Q8 => shaders::KvFormat::Q8,
         Kv::F32 => shaders::KvFormat::F32,
     };
-    SessionOptions { task: task.into(), context: open.context, kv, ..Default::default() }
+    SessionOptions { task: task.into(), context: on.context, kv, ..Default::default() }
 }
 
 /// Device, profile and model of a session, as they stand in JSON.

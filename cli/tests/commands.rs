@@ -3,7 +3,11 @@
 use quantize::config::Choices;
 use quantize::source::{Given, discover};
 use quantize::write::Job;
+use runtime::model::{Adapter, Header, Task, TaskConfig};
+use runtime::text::Turn;
+use runtime::{Model, OpenOptions, Request, Session, SessionOptions, Workload};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -216,6 +220,187 @@ fn perplexity_counts_tokens_and_sums_their_surprise() {
     assert!((found["perplexity"].as_f64().unwrap() - (nll / (tokens - 1.0)).exp()).abs() < 1e-6);
 }
 
+/// What `bench` says of the golden model, small enough for a test.
+fn bench(more: &[&str]) -> Value {
+    let args =
+        ["bench", "-m", path(model()), "--prompt", "5", "--gen", "2", "--reps", "2", "--context", "64", "--json"];
+    let output = run(&[&args[..], more].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[track_caller]
+fn is_measured(found: &Value, what: &str) {
+    let (median, spread) = (found[what]["median"].as_f64(), found[what]["spread"].as_f64());
+    assert!(median.is_some_and(|m| m > 0.0) && spread.is_some_and(|s| s >= 0.0), "{what}: {}", found[what]);
+}
+
+const ALWAYS_MEASURED: [&str; 6] = [
+    "image_ms",
+    "prefill_tokens_per_s",
+    "decode_tokens_per_s",
+    "encode_us",
+    "copy_bandwidth_gb_s",
+    "share_of_bandwidth",
+];
+
+#[test]
+fn bench_as_json_has_every_promised_field() {
+    let found = bench(&[]);
+    for what in ALWAYS_MEASURED {
+        is_measured(&found, what);
+    }
+    for what in ["device", "driver", "profile"] {
+        assert!(found[what].as_str().is_some_and(|s| !s.is_empty()), "{what}");
+    }
+    for what in ["load_ms", "device_bytes", "bytes_per_token"] {
+        assert!(found[what].as_f64().is_some_and(|v| v > 0.0), "{what}");
+    }
+    assert_eq!((&found["task"], &found["adapter"]), (&json!("ask"), &json!(true)));
+    assert_eq!(found["model"]["sha256"].as_str().unwrap().len(), 64);
+    assert!(found["kernels"].is_null() && found["codes_per_s"].is_null());
+    // The plan says the same.
+    let model = Model::open(model(), &OpenOptions::default()).unwrap();
+    let session = Session::new(&model, SessionOptions { context: Some(64), ..Default::default() }).unwrap();
+    assert_eq!(found["dispatches_per_token"], session.dispatches_per_token());
+}
+
+#[test]
+fn bench_without_the_adapter_dispatches_and_reads_less() {
+    let (with, without) = (bench(&["--no-pictures"]), bench(&["--no-pictures", "--adapter", "off"]));
+    assert!(with["image_ms"].is_null());
+    for what in ["dispatches_per_token", "bytes_per_token"] {
+        let (with, without) = (with[what].as_u64().unwrap(), without[what].as_u64().unwrap());
+        assert!(with > without, "{what}: {with} and {without}");
+    }
+}
+
+#[test]
+fn bench_of_pictures_out_tells_codes_and_kernels() {
+    let found = bench(&["--task", "generate", "--kernels"]);
+    for what in ALWAYS_MEASURED.iter().chain(&["codes_per_s", "decoder_ms"]) {
+        is_measured(&found, what);
+    }
+    assert!(["timestamps", "waiting"].contains(&found["kernels_timed_by"].as_str().unwrap()));
+    let kernels = found["kernels"].as_array().unwrap();
+    for run in ["decode", "prefill"] {
+        let of =
+            |what: &str| kernels.iter().filter(|k| k["run"] == run).map(|k| k[what].as_f64().unwrap()).sum::<f64>();
+        assert!((of("share") - 1.0).abs() < 1e-6, "{run}: {}", of("share"));
+        if run == "decode" {
+            assert_eq!(Some(of("dispatches")), found["dispatches_per_token"].as_f64());
+        }
+    }
+    let gemv = kernels.iter().find(|k| k["kernel"] == "gemv").unwrap();
+    assert!(
+        gemv["variant"].is_string() && gemv["ms"]["median"].is_number() && gemv["weights_gb_s"].as_f64() > Some(0.0)
+    );
+    let argmax = kernels.iter().find(|k| k["kernel"] == "argmax").unwrap();
+    assert!(argmax["weights_gb_s"].is_null());
+}
+
+#[test]
+fn bench_prints_tables_for_people() {
+    let args =
+        ["bench", "-m", path(model()), "--prompt", "3", "--gen", "1", "--reps", "1", "--no-pictures", "--kernels"];
+    let output = run(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in
+        ["decode of 1 tokens", "copy bandwidth", "dispatches", "one decoded token", "a chunk of 3 tokens", "gemv"]
+    {
+        assert!(text.contains(words), "`{words}` is not in: {text}");
+    }
+}
+
+#[test]
+fn bench_needs_one_model_and_something_to_measure() {
+    fails(&run(&["bench"]), 2, &["--model", "--synthetic"]);
+    fails(&run(&["bench", "-m", path(model()), "--synthetic", "m3"]), 2, &["--model", "--synthetic"]);
+    fails(&run(&["bench", "--layers", "1"]), 2, &["--synthetic"]);
+    fails(&run(&["bench", "--synthetic", "m4"]), 2, &["m4", "m3"]);
+    fails(&run(&["bench", "-m", path(model()), "--layers", "1"]), 2, &["--layers", "--model"]);
+    fails(&run(&["bench", "--synthetic", "m3", "--layers", "0"]), 2, &["layers is 0"]);
+    fails(&run(&["bench", "-m", path(model()), "--reps", "0"]), 2, &["--reps"]);
+    fails(
+        &run(&["bench", "-m", path(model()), "--prompt", "60", "--gen", "4", "--context", "64"]),
+        1,
+        &["context full"],
+    );
+    // A model that is named in the environment stands back behind a synthetic one.
+    let mut command = healthgpt(&["bench", "--synthetic", "m3", "--layers", "0"]);
+    fails(&command.env("HEALTHGPT_MODEL", "no.safetensors").output().unwrap(), 2, &["layers is 0"]);
+}
+
+/// HealthGPT-M3 with everything made small.
+fn small() -> Header {
+    let mut header = Header::m3(2);
+    let config = &mut header.config;
+    (config.language.hidden, config.language.heads, config.language.kv_heads) = (192, 2, 2);
+    (config.language.intermediate, config.vocabulary.tokens, config.vocabulary.codes) = (256, 300, 64);
+    let task = |rows, rank| TaskConfig {
+        vision_layers: 1,
+        embed_rows: rows,
+        head_rows: rows,
+        adapter: Adapter { rank, experts: 4, scale: 8.0 },
+    };
+    config.ask = Some(task(301, 16));
+    config.generate = Some(task(367, 32));
+    if let Some(vision) = &mut config.vision {
+        (vision.layers, vision.hidden, vision.heads, vision.intermediate) = (1, 64, 2, 128);
+        (vision.image, vision.preprocessor["size"], vision.preprocessor["crop_size"]) = (28, json!(28), json!(28));
+    }
+    if let Some(vqgan) = &mut config.vqgan {
+        (vqgan.codes, vqgan.embed, vqgan.z, vqgan.channels, vqgan.grid) = (64, 32, 32, 32, 2);
+    }
+    header
+}
+
+#[test]
+fn a_synthetic_model_is_measured_and_answers_without_a_file() {
+    let tasks = Task::ALL.to_vec();
+    let model = Model::synthetic(small(), &OpenOptions { tasks, ..Default::default() }).unwrap();
+    for task in Task::ALL {
+        let mut session = Session::new(&model, SessionOptions { task, ..Default::default() }).unwrap();
+        let workload = Workload { prompt: 4, tokens: 2, reps: 1, pictures: true };
+        let speed = session.measure(&workload).unwrap();
+        assert!(speed.decode_tokens_per_s.median > 0.0 && speed.image_ms.is_some());
+        assert_eq!(speed.decoder_ms.is_some(), task == Task::Generate);
+    }
+    // What is made up stays finite all the way.
+    let mut session = Session::new(&model, SessionOptions::default()).unwrap();
+    let turns = [Turn { question: "Why?".into(), answer: None }];
+    let request = Request { max_tokens: 3, probabilities: true, ..Request::new(&turns) };
+    let answer = session.ask(&request, |_| ControlFlow::Continue(())).unwrap();
+    assert!(answer.logprob_mean.unwrap().is_finite());
+}
+
+#[test]
+fn a_token_reads_its_weights_once_and_one_row_of_the_table() {
+    let header = small();
+    let read: u64 = header
+        .config
+        .tensors()
+        .iter()
+        .filter(|t| t.name.starts_with("language.") || t.name.starts_with("ask."))
+        .filter(|t| !t.name.contains("projector") && t.name != "ask.embed")
+        .flat_map(|t| t.layouts(&header.recipe))
+        .map(|l| l.bytes())
+        .sum();
+    let l = &header.config.language;
+    let position = (l.layers * 2 * l.hidden * 2) as u64;
+    // A head's mean row is not loaded.
+    let mean_row = (l.hidden + l.hidden.div_ceil(64) * 4) as u64;
+    let expected = read - mean_row + 2 * l.hidden as u64 + 7 * position;
+    let model = Model::synthetic(header, &OpenOptions::default()).unwrap();
+    let session = Session::new(&model, SessionOptions::default()).unwrap();
+    // The tokens at 5 and 6 and 7 see 6, 7 and 8 positions.
+    let workload = Workload { prompt: 4, tokens: 3, reps: 1, pictures: false };
+    let found = session.bytes_per_token(&workload).unwrap();
+    // Buffers are rounded up to 16 bytes.
+    assert!(found >= expected && found < expected + 16 * 100, "{found} and {expected}");
+}
+
 #[test]
 fn generate_draws_the_reference_picture_and_says_that_it_is_synthetic() {
     let (picture, codes) = (scratch("drawn.png"), scratch("codes.json"));
@@ -264,7 +449,7 @@ fn a_file_without_a_task_refuses_it() {
     let checkpoint = data("tiny/checkpoint");
     let parts = discover(&checkpoint, &Given::default()).unwrap();
     let recipe = quantize::recipe::load("q8", None, false).unwrap();
-    let choices = Choices { tasks: Some(vec![runtime::model::Task::Ask]), ..Default::default() };
+    let choices = Choices { tasks: Some(vec![Task::Ask]), ..Default::default() };
     let file = scratch("ask-only.safetensors");
     let job = Job::new(&parts, &choices, recipe).unwrap();
     job.write(&file, &checkpoint, &quantize::Quiet).unwrap();

@@ -53,6 +53,8 @@ pub struct Facts {
     pub f16: bool,
     /// Subgroup operations in compute shaders.
     pub subgroups: bool,
+    /// A clock of its own that a pass can be timed with.
+    pub timestamps: bool,
     /// Smallest and largest subgroup, in invocations.
     pub subgroup_size: [u32; 2],
     /// Largest storage binding.
@@ -85,6 +87,7 @@ impl Facts {
             driver_info: String::new(),
             f16: false,
             subgroups: false,
+            timestamps: false,
             subgroup_size: [4, 128],
             storage_binding_bytes: 128 << 20,
             uniform_binding_bytes: 64 << 10,

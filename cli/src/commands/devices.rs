@@ -45,6 +45,7 @@ fn describe(index: usize, Found { facts: f, profile }: &Found) -> serde_json::Va
         "profile": profile.name,
         "f16": f.f16,
         "subgroups": f.subgroups,
+        "timestamps": f.timestamps,
         "subgroup_size": f.subgroup_size,
         "limits": {
             "storage_binding_bytes": f.storage_binding_bytes,

@@ -92,6 +92,7 @@ fn facts(adapter: &wgpu::Adapter) -> Facts {
         driver_info: info.driver_info,
         f16: features.contains(Features::SHADER_F16),
         subgroups: features.contains(Features::SUBGROUP),
+        timestamps: features.contains(Features::TIMESTAMP_QUERY),
         subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
         storage_binding_bytes: limits.max_storage_buffer_binding_size,
         uniform_binding_bytes: limits.max_uniform_buffer_binding_size,
@@ -137,9 +138,9 @@ pub(super) fn open(options: &Options) -> Result<Opened> {
     let forced = Forced::parse(options.variants.as_deref().unwrap_or_default())
         .map_err(|problem| Error::Input { what: "variant".into(), problem })?;
     let (adapter, mut facts) = choose(adapters(), options.device.as_deref())?;
-    let mut wanted = Features::SUBGROUP;
+    let mut wanted = Features::SUBGROUP | Features::TIMESTAMP_QUERY;
     if options.without_subgroups {
-        wanted = Features::empty();
+        wanted.remove(Features::SUBGROUP);
         facts.subgroups = false;
     }
     let profile = devices::profile(&facts, options.profile.as_deref())

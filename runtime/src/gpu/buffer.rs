@@ -22,6 +22,8 @@ pub enum Usage {
     Uniform,
     /// Mapped for reading by the host.
     Readback,
+    /// Times as the device wrote them down.
+    Queries,
 }
 
 /// A buffer on the device. Clones share it; the last one to go gives its bytes back to the account.
@@ -30,6 +32,7 @@ pub struct Buffer(Arc<Owned>);
 
 struct Owned {
     buffer: wgpu::Buffer,
+    usage: Usage,
     account: Arc<AtomicU64>,
 }
 
@@ -44,6 +47,12 @@ impl Deref for Buffer {
 
     fn deref(&self) -> &wgpu::Buffer {
         &self.0.buffer
+    }
+}
+
+impl Buffer {
+    pub(crate) fn is_weights(&self) -> bool {
+        self.0.usage == Usage::Weights
     }
 }
 
@@ -75,20 +84,21 @@ impl Gpu {
                 have: format!("{} of the {most} bytes given with --memory", most - self.allocated_bytes()),
             });
         }
-        let usage = match usage {
+        let allowed = match usage {
             Usage::Weights => BufferUsages::STORAGE | BufferUsages::COPY_DST,
             Usage::Activation => {
                 BufferUsages::STORAGE | BufferUsages::UNIFORM | BufferUsages::COPY_SRC | BufferUsages::COPY_DST
             }
             Usage::Uniform => BufferUsages::UNIFORM | BufferUsages::COPY_DST,
             Usage::Readback => BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+            Usage::Queries => BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC,
         };
         let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
-            usage,
+            usage: allowed,
             mapped_at_creation: false,
         });
         let invalid = pollster::block_on(validation.pop());
@@ -104,7 +114,7 @@ impl Gpu {
             return Err(Error::DeviceLost(super::one_line(&error.to_string())));
         }
         self.inner.allocated_bytes.fetch_add(size, Ordering::Relaxed);
-        Ok(Buffer(Arc::new(Owned { buffer, account: self.inner.allocated_bytes.clone() })))
+        Ok(Buffer(Arc::new(Owned { buffer, usage, account: self.inner.allocated_bytes.clone() })))
     }
 
     /// Writes before the next submission; `bytes` is padded to a multiple of 4.

@@ -3,6 +3,7 @@
 
 mod adapter;
 mod buffer;
+mod clock;
 mod pipeline;
 mod probe;
 
@@ -27,6 +28,9 @@ pub struct Gpu {
     inner: Arc<Inner>,
 }
 
+/// Where a pipeline stands once somebody has compiled it.
+type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
+
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -34,7 +38,7 @@ struct Inner {
     profile: &'static Profile,
     forced: Forced,
     fault: Arc<OnceLock<String>>,
-    pipelines: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Pipeline>>>>>>,
+    pipelines: Mutex<HashMap<String, Place>>,
     /// Held while submitting and while polling. wgpu 30 panics if a wait times out just when another thread empties the
     /// queue (gfx-rs/wgpu pull request 9958).
     queue_turn: Mutex<()>,

@@ -1,7 +1,8 @@
-//! From the file to the device: tensor by tensor, in pieces, each hash checked on the way.
+//! From the file to the device: tensor by tensor, in pieces, each hash checked on the way. Or from no file at all.
 
 use super::config::{Config, Task};
 use super::recipe::Recipe;
+use super::synthetic;
 use super::tensors::{Kind, LINEARS, Spec};
 use crate::Result;
 use crate::file::{Container, Layout};
@@ -44,10 +45,29 @@ impl Header {
     }
 }
 
-/// Loads the tensors of one file.
+/// Where the bytes of tensors come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// A model file.
+    File(&'a Container),
+    /// Nowhere: they are made up.
+    Synthetic,
+}
+
+impl Source<'_> {
+    /// As [`Container::stream`].
+    fn stream(self, layout: &Layout, unit: usize, take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        match self {
+            Source::File(container) => container.stream(&layout.name, unit, take),
+            Source::Synthetic => synthetic::stream(layout, unit, take),
+        }
+    }
+}
+
+/// Loads the tensors of one model.
 pub(crate) struct Loader<'a> {
     gpu: &'a Gpu,
-    container: &'a Container,
+    source: Source<'a>,
     header: &'a Header,
     specs: BTreeMap<String, Spec>,
     loaded: BTreeSet<String>,
@@ -55,9 +75,9 @@ pub(crate) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(gpu: &'a Gpu, container: &'a Container, header: &'a Header) -> Self {
+    pub fn new(gpu: &'a Gpu, source: Source<'a>, header: &'a Header) -> Self {
         let specs = header.config.tensors().into_iter().map(|s| (s.name.clone(), s)).collect();
-        Loader { gpu, container, header, specs, loaded: BTreeSet::new(), staged_bytes: 0 }
+        Loader { gpu, source, header, specs, loaded: BTreeSet::new(), staged_bytes: 0 }
     }
 
     fn spec(&self, name: &str) -> (Kind, Format, Vec<Layout>) {
@@ -77,9 +97,9 @@ impl<'a> Loader<'a> {
 
     /// A norm, a bias, a table of f32.
     pub fn vector(&mut self, name: &str) -> Result<Vector> {
-        let (Kind::Plain { rows, cols }, ..) = self.spec(name) else { panic!("`{name}` is no plain tensor") };
+        let (Kind::Plain { rows, cols }, _, layouts) = self.spec(name) else { panic!("`{name}` is no plain tensor") };
         let buffer = self.gpu.buffer(name, (rows * cols * 4) as u64, Usage::Weights)?;
-        self.planes(name, 1, &[(0, 1, buffer.clone())])?;
+        self.plane(&layouts[0], 1, &[(0, 1, buffer.clone())])?;
         Ok(Vector { buffer, len: rows * cols })
     }
 
@@ -121,7 +141,7 @@ impl<'a> Loader<'a> {
                 parts.push((range.start + shard.row0, shard.rows, buffer));
             }
             if let Some(layout) = layout {
-                self.planes(&layout.name, all_rows, &parts)?;
+                self.plane(layout, all_rows, &parts)?;
             }
         }
         Ok(matrix)
@@ -137,8 +157,8 @@ impl<'a> Loader<'a> {
         }
         // Rows follow each other, so the shards are filled one after another.
         let (mut current, mut at) = (0, 0);
-        let (gpu, container) = (self.gpu, self.container);
-        container.stream(name, row_bytes as usize, |mut piece| {
+        let (gpu, source) = (self.gpu, self.source);
+        source.stream(&layouts[0], row_bytes as usize, |mut piece| {
             while !piece.is_empty() {
                 let shard = &shards[current];
                 let room = row_bytes * shard.rows as u64 - at;
@@ -169,17 +189,15 @@ impl<'a> Loader<'a> {
     }
 
     /// One plane `[lines][rows][per row]` into the buffers of row ranges (first row, rows, buffer).
-    fn planes(&mut self, plane: &str, rows: usize, parts: &[(usize, usize, Buffer)]) -> Result<()> {
-        let (gpu, container) = (self.gpu, self.container);
-        let stored =
-            container.tensors().get(plane).ok_or_else(|| container.wrong(format!("lacks tensor `{plane}`")))?;
+    fn plane(&mut self, plane: &Layout, rows: usize, parts: &[(usize, usize, Buffer)]) -> Result<()> {
+        let (gpu, source) = (self.gpu, self.source);
         let whole = matches!(parts, [(0, count, _)] if *count == rows);
         // In one piece the lines need not be taken apart.
-        let per_row = if whole { 4 } else { per_row_bytes(stored, rows) };
+        let per_row = if whole { 4 } else { per_row_bytes(plane, rows) };
         let line_bytes = if whole { 4 } else { per_row * rows };
         let mut at = 0;
         let mut line = 0;
-        container.stream(plane, line_bytes, |piece| {
+        source.stream(plane, line_bytes, |piece| {
             if whole {
                 gpu.write(&parts[0].2, at, piece);
             } else {
@@ -194,7 +212,7 @@ impl<'a> Loader<'a> {
             at += piece.len() as u64;
             self.staged(piece.len() as u64)
         })?;
-        self.loaded.insert(plane.into());
+        self.loaded.insert(plane.name.clone());
         Ok(())
     }
 
@@ -219,13 +237,14 @@ impl<'a> Loader<'a> {
     /// Checks the hashes of everything in the file that has not been loaded, so that a damaged file never answers.
     pub fn verify_rest(self) -> Result<()> {
         self.gpu.flush()?;
-        let names = self.container.tensors().keys().filter(|name| !self.loaded.contains(*name));
-        self.container.verify(&names.map(String::as_str).collect::<Vec<_>>())
+        let Source::File(container) = self.source else { return Ok(()) };
+        let names = container.tensors().keys().filter(|name| !self.loaded.contains(*name));
+        container.verify(&names.map(String::as_str).collect::<Vec<_>>())
     }
 }
 
 /// Bytes that one row adds to each line of a plane.
-fn per_row_bytes(stored: &crate::file::Stored, rows: usize) -> usize {
-    let lines = stored.shape.first().copied().unwrap_or(1).max(1);
-    stored.bytes as usize / lines / rows.max(1)
+fn per_row_bytes(plane: &Layout, rows: usize) -> usize {
+    let lines = plane.shape.first().copied().unwrap_or(1).max(1);
+    plane.bytes() as usize / lines / rows.max(1)
 }

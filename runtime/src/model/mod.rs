@@ -5,6 +5,7 @@ mod config;
 pub(crate) mod load;
 pub(crate) mod phi3;
 mod recipe;
+mod synthetic;
 mod tensors;
 pub(crate) mod vqgan;
 

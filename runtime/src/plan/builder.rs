@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Binding names of a packed matrix.
 const PLANES: [&str; 3] = ["quants", "scales", "zero_points"];
+/// Binding names of tables of which a run reads a row per token, not the whole.
+const GATHERED: [&str; 2] = ["table", "rope"];
 
 /// An activation `[rows][cols]` in f32, or words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -484,6 +486,7 @@ impl<'a> Builder<'a> {
             all_params.extend_from_slice(&draft.params);
             all_params.resize(offset + draft.params.len().next_multiple_of(256), 0);
             let mut entries = Vec::new();
+            let mut weight_bytes = 0;
             for binding in &draft.pipeline.bindings {
                 let resource = match binding.name {
                     "params" => wgpu::BufferBinding {
@@ -498,6 +501,9 @@ impl<'a> Builder<'a> {
                             Bound::Act(act) => &buffers[act.id],
                             Bound::Buffer(buffer) => buffer,
                         };
+                        if buffer.is_weights() && !GATHERED.contains(&name) {
+                            weight_bytes += buffer.size();
+                        }
                         match binding.access {
                             Access::Uniform => wgpu::BufferBinding {
                                 size: wgpu::BufferSize::new(gemv::UNIFORM_X_BYTES as u64),
@@ -517,7 +523,8 @@ impl<'a> Builder<'a> {
                 layout: &draft.pipeline.layout,
                 entries: &entries,
             });
-            steps.push(Step { pipeline: draft.pipeline.clone(), group, grid: draft.grid, label: draft.label });
+            let Draft { pipeline, grid, label, .. } = draft;
+            steps.push(Step { pipeline, group, grid, label, weight_bytes });
         }
         self.gpu.write(&params, 0, &all_params);
         let taps = self.taps.unwrap_or_default();

@@ -10,5 +10,5 @@ mod slots;
 pub use builder::{Act, Builder};
 pub use language::{Attention, Stream};
 pub use linear::{Biased, HLora, Linear, Matrix, Norm, Shard, Vector};
-pub use run::{Plan, Traced};
+pub use run::{Plan, Timed, Traced};
 pub use slots::Pool;

@@ -3,13 +3,29 @@
 use crate::Result;
 use crate::gpu::{Buffer, Gpu, Pipeline};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
+
+/// Steps of a submission whose steps are timed.
+const TIMED: usize = 64;
 
 pub(super) struct Step {
     pub pipeline: Arc<Pipeline>,
     pub group: wgpu::BindGroup,
     pub grid: [u32; 3],
     pub label: String,
+    /// Of the weights that are bound, but for tables of which only rows are read.
+    pub weight_bytes: u64,
+}
+
+impl Step {
+    fn encode(&self, pass: &mut wgpu::ComputePass) {
+        let [x, y, z] = self.grid;
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 pub(super) struct Tap {
@@ -25,6 +41,18 @@ pub(super) struct Tap {
 pub struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) taps: Vec<Tap>,
+}
+
+/// A step that was timed.
+pub struct Timed {
+    /// Kernel's name.
+    pub kernel: &'static str,
+    /// Variant's name.
+    pub variant: &'static str,
+    /// Bytes of the weights that it binds.
+    pub weight_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
 }
 
 /// An activation as a traced run left it.
@@ -43,18 +71,20 @@ impl Plan {
         self.steps.len()
     }
 
+    /// Bytes of the weights that a run reads, each as often as a step binds it; not those of tables of which it reads rows.
+    pub fn weight_bytes(&self) -> u64 {
+        self.steps.iter().map(|s| s.weight_bytes).sum()
+    }
+
     /// Encodes the whole plan.
     pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         self.encode_steps(encoder, 0..self.steps.len());
     }
 
-    fn encode_steps(&self, encoder: &mut wgpu::CommandEncoder, range: std::ops::Range<usize>) {
+    fn encode_steps(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for step in &self.steps[range] {
-            let [x, y, z] = step.grid;
-            pass.set_pipeline(&step.pipeline.pipeline);
-            pass.set_bind_group(0, &step.group, &[]);
-            pass.dispatch_workgroups(x, y, z);
+            step.encode(&mut pass);
         }
     }
 
@@ -66,12 +96,50 @@ impl Plan {
             if !go_on() {
                 return Err(crate::Error::Cancelled);
             }
-            let mut encoder = gpu.device().create_command_encoder(&Default::default());
-            self.encode_steps(&mut encoder, first..(first + steps).min(self.steps.len()));
-            let submission = gpu.submit(encoder);
-            gpu.wait(submission)?;
+            self.run_range(gpu, first..(first + steps).min(self.steps.len()))?;
         }
         Ok(())
+    }
+
+    fn run_range(&self, gpu: &Gpu, range: Range<usize>) -> Result<()> {
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        self.encode_steps(&mut encoder, range);
+        let submission = gpu.submit(encoder);
+        gpu.wait(submission)
+    }
+
+    /// Runs the plan and times every step: by the device's clock, or where it has none from submitting it alone to its
+    /// end.
+    ///
+    /// *Errors*: those of the device.
+    pub(crate) fn run_timed(&self, gpu: &Gpu) -> Result<Vec<Timed>> {
+        let clock = gpu.clock(TIMED)?;
+        let mut seconds = Vec::new();
+        for first in (0..self.steps.len()).step_by(TIMED) {
+            let range = first..(first + TIMED).min(self.steps.len());
+            let Some(clock) = &clock else {
+                for step in range {
+                    let start = Instant::now();
+                    self.run_range(gpu, step..step + 1)?;
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
+                continue;
+            };
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            for (i, step) in self.steps[range.clone()].iter().enumerate() {
+                let timestamp_writes = Some(clock.pass(i));
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                step.encode(&mut encoder.begin_compute_pass(&descriptor));
+            }
+            seconds.extend(clock.run(gpu, encoder, range.len())?);
+        }
+        let timed = |(step, seconds): (&Step, f64)| Timed {
+            kernel: step.pipeline.kernel,
+            variant: step.pipeline.variant,
+            weight_bytes: step.weight_bytes,
+            seconds,
+        };
+        Ok(self.steps.iter().zip(seconds).map(timed).collect())
     }
 
     /// Runs the plan and hands over every tapped activation, its first `rows` rows or all of them if it has fewer.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Never set: for callers that do not cancel.
-static NEVER: AtomicBool = AtomicBool::new(false);
+pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// A question with all that came before it.
 #[derive(Clone)]
@@ -185,7 +185,7 @@ impl Session {
 }
 
 /// The tokens of an answer, one by one.
-enum Chosen {
+pub(super) enum Chosen {
     /// Chosen on the device, where the id stays: a step is submitted before the id of the one before is read.
     Device { at: usize, left: usize, ahead: Option<wgpu::SubmissionIndex>, slot: usize },
     /// Chosen by the host from the logits.
@@ -194,16 +194,21 @@ enum Chosen {
 
 impl Chosen {
     fn new(session: &Session, request: &Request, most: usize) -> Self {
-        let at = session.cached.len();
         if request.sampling.temperature > 0.0 || request.probabilities {
+            let at = session.cached.len();
             return Chosen::Host { at, left: most, sampler: Sampler::new(request.sampling), last: None };
         }
+        Self::on_device(session, most)
+    }
+
+    /// The most likely ones.
+    pub fn on_device(session: &Session, most: usize) -> Self {
         let ahead = session.submit_id_copy(0);
-        Chosen::Device { at, left: most, ahead: Some(ahead), slot: 0 }
+        Chosen::Device { at: session.cached.len(), left: most, ahead: Some(ahead), slot: 0 }
     }
 
     /// The next token and the logarithm of its probability, 0 where it is not computed.
-    fn next(&mut self, session: &Session) -> Result<Option<(u32, f64)>> {
+    pub fn next(&mut self, session: &Session) -> Result<Option<(u32, f64)>> {
         match self {
             Chosen::Host { at, left, sampler, last } => {
                 if *left == 0 {

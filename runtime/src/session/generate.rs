@@ -2,6 +2,7 @@
 
 use super::{Picture, Session, ms};
 use crate::image::RgbPicture;
+use crate::model::Vqgan;
 use crate::text::{Sampler, Sampling, Turn};
 use crate::{Error, Result};
 use shaders::Step;
@@ -173,14 +174,19 @@ impl Session {
         let codes_ms = ms(codes_start);
 
         let decoder_start = Instant::now();
-        self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(&codes));
-        if let Some(plan) = &self.decoder {
-            plan.run_sliced(self.gpu(), DECODER_SLICE, || !draw.cancel.load(Ordering::Relaxed))?;
-        }
-        let picture = self.drawn_picture(q.side(), q.out_channels)?;
+        let picture = self.decode_picture(q, &codes, draw.cancel)?;
         let decoder_ms = ms(decoder_start);
         log::info!("{tokens} tokens in {codes_ms:.0} ms, decoder {decoder_ms:.0} ms");
         Ok(Generated { picture, codes, prompt_tokens, tokens, image_ms, prefill_ms, codes_ms, decoder_ms })
+    }
+
+    /// The picture of `codes`.
+    pub(super) fn decode_picture(&self, q: &Vqgan, codes: &[u32], cancel: &AtomicBool) -> Result<RgbPicture> {
+        self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(codes));
+        if let Some(plan) = &self.decoder {
+            plan.run_sliced(self.gpu(), DECODER_SLICE, || !cancel.load(Ordering::Relaxed))?;
+        }
+        self.drawn_picture(q.side(), q.out_channels)
     }
 
     /// What the decoder left, as 8-bit RGB: truncated, as published.

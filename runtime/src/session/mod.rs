@@ -3,12 +3,14 @@
 mod ask;
 mod decode;
 mod generate;
+mod measure;
 mod model;
 mod score;
 mod trace;
 
 pub use ask::{Answer, Finish, Request, Timings, Token};
 pub use generate::{Draw, Generated, Grid, Row};
+pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
 pub use model::{Model, OpenOptions, Picture};
 pub use score::{Judged, Perplexity};
 pub use trace::{Tensor, Trace, Values};

@@ -4,12 +4,13 @@ use crate::file::Container;
 use crate::gpu::{self, Gpu};
 use crate::image::{Preprocess, RgbPicture};
 use crate::model::clip::{Clip, Projector};
-use crate::model::load::Loader;
+use crate::model::load::{Loader, Source};
 use crate::model::phi3::{Adapted, Phi3};
 use crate::model::vqgan::Decoder;
 use crate::model::{Config, Header, Task, Vocabulary};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,6 +28,12 @@ pub struct OpenOptions {
     pub on: Option<Gpu>,
     /// Load the whole head of the generation task, not only the rows that may be drawn: for comparisons.
     pub whole_head: bool,
+}
+
+impl OpenOptions {
+    fn wanted(&self) -> &[Task] {
+        if self.tasks.is_empty() { &[Task::Ask] } else { &self.tasks }
+    }
 }
 
 /// What a task brings of its own.
@@ -49,7 +56,7 @@ pub(crate) struct HeadRows {
     pub newline: Option<u32>,
 }
 
-/// A model file on a device.
+/// A model on a device.
 pub struct Model {
     pub(crate) gpu: Gpu,
     pub(crate) header: Header,
@@ -71,7 +78,7 @@ pub struct Picture {
 }
 
 /// The tokenizer of a model file, codes included.
-fn tokenizer(container: &Container, header: &Header) -> Result<Tokenizer> {
+fn stored_tokenizer(container: &Container, header: &Header) -> Result<Tokenizer> {
     const CONFIG: &str = "tokenizer_config.json";
     let json = container.read("tokenizer.json")?;
     let config = container.tensors().contains_key(CONFIG).then(|| container.read(CONFIG)).transpose()?;
@@ -82,6 +89,28 @@ fn tokenizer(container: &Container, header: &Header) -> Result<Tokenizer> {
         return Err(container.wrong(format!("the tokenizer has {found} tokens, the configuration says {expected}")));
     }
     Ok(tokenizer.with_codes(header.config.vocabulary.codes))
+}
+
+/// A tokenizer of so many tokens that reads any text as unknown.
+fn synthetic_tokenizer(vocabulary: Vocabulary) -> Result<Tokenizer, String> {
+    let vocab = json!({"<unk>": 0, "▁": vocabulary.tokens - 1});
+    let file = json!({
+        "normalizer": {"type": "Prepend", "prepend": "▁"},
+        "model": {"type": "BPE", "unk_token": "<unk>", "vocab": vocab, "merges": []},
+    });
+    Ok(Tokenizer::new(file.to_string().as_bytes(), None)?.with_codes(vocabulary.codes))
+}
+
+/// How pictures are made ready for the vision tower, if there is one.
+///
+/// *Errors*: one line that says what is wrong.
+fn preprocess(config: &Config) -> Result<Option<Preprocess>, String> {
+    let Some(v) = &config.vision else { return Ok(None) };
+    let preprocess = Preprocess::new(&serde_json::to_vec(&v.preprocessor).unwrap_or_default())?;
+    if preprocess.crop as usize != v.image {
+        return Err(format!("its pictures are {0} x {0}, its vision tower takes {1} x {1}", preprocess.crop, v.image));
+    }
+    Ok(Some(preprocess))
 }
 
 /// Which rows of a task's head are loaded, and what they are.
@@ -106,33 +135,45 @@ impl Model {
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>> {
         let container = Container::open(path)?;
         let header = Header::read(&container)?;
-        let wanted = if options.tasks.is_empty() { &[Task::Ask][..] } else { &options.tasks };
-        for task in wanted {
+        for task in options.wanted() {
             if header.config.task(*task).is_none() {
                 return Err(
                     container.wrong(format!("was made without `{0}`: quantize it with --tasks {0}", task.name()))
                 );
             }
         }
-        let tokenizer = tokenizer(&container, &header)?;
-        let preprocess = match &header.config.vision {
-            Some(v) => {
-                let config = serde_json::to_vec(&v.preprocessor).unwrap_or_default();
-                let preprocess = Preprocess::new(&config).map_err(|problem| container.wrong(problem))?;
-                if preprocess.crop as usize != v.image {
-                    let problem = format!(
-                        "its pictures are {0} x {0}, its vision tower takes {1} x {1}",
-                        preprocess.crop, v.image
-                    );
-                    return Err(container.wrong(problem));
-                }
-                Some(preprocess)
-            }
-            None => None,
-        };
+        let tokenizer = stored_tokenizer(&container, &header)?;
+        let preprocess = preprocess(&header.config).map_err(|problem| container.wrong(problem))?;
+        let sha256 = container.sha256().into();
+        Self::load(Source::File(&container), header, tokenizer, preprocess, sha256, options)
+    }
+
+    /// A model that no file holds, with made-up weights: as fast as a real one, and as large.
+    ///
+    /// *Errors*: [`Error::Input`] for dimensions that cannot be or a task that is not there; those of the device.
+    pub fn synthetic(header: Header, options: &OpenOptions) -> Result<Arc<Self>> {
+        let wrong = |problem: String| Error::Input { what: "synthetic model".into(), problem };
+        header.config.check().and_then(|()| header.recipe.check()).map_err(wrong)?;
+        if let Some(task) = options.wanted().iter().find(|t| header.config.task(**t).is_none()) {
+            return Err(wrong(format!("has no part to {}", task.name())));
+        }
+        let tokenizer = synthetic_tokenizer(header.config.vocabulary).map_err(wrong)?;
+        let preprocess = preprocess(&header.config).map_err(wrong)?;
+        Self::load(Source::Synthetic, header, tokenizer, preprocess, String::new(), options)
+    }
+
+    fn load(
+        source: Source,
+        header: Header,
+        tokenizer: Tokenizer,
+        preprocess: Option<Preprocess>,
+        sha256: String,
+        options: &OpenOptions,
+    ) -> Result<Arc<Self>> {
+        let wanted = options.wanted();
         let gpu = options.on.clone().map_or_else(|| Gpu::open(&options.gpu), Ok)?;
         let config = &header.config;
-        let mut loader = Loader::new(&gpu, &container, &header);
+        let mut loader = Loader::new(&gpu, source, &header);
         let phi3 = Phi3::load(&mut loader, config)?;
         let layers = wanted.iter().filter_map(|t| config.task(*t)).map(|t| t.vision_layers).max();
         let clip = config.vision.as_ref().map(|_| Clip::load(&mut loader, layers.unwrap_or(0))).transpose()?;
@@ -146,17 +187,16 @@ impl Model {
             tasks.insert(*task, TaskWeights { adapted, projector, rows, decoder });
         }
         loader.verify_rest()?;
-        let sha256 = container.sha256().to_string();
         log::info!("model {sha256}: {} MB on the device", gpu.allocated_bytes() >> 20);
         Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256 }))
     }
 
-    /// What the file says of itself.
+    /// What the model says of itself.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Identifies the model.
+    /// Identifies the model; empty for a synthetic one.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }

@@ -1,0 +1,56 @@
+//! The device's own clock: when passes began and ended. Waiting on the host would count submission and waking up too.
+
+use super::{Buffer, Gpu, Usage};
+use crate::Result;
+
+/// Bytes of the two times of a pass.
+const PASS_BYTES: u64 = 16;
+
+/// Times the passes of a submission.
+pub(crate) struct Clock {
+    queries: wgpu::QuerySet,
+    times: Buffer,
+    tick_s: f64,
+}
+
+impl Gpu {
+    /// A clock for up to `passes` passes at once, if the device has one.
+    ///
+    /// *Errors*: those of an allocation.
+    pub(crate) fn clock(&self, passes: usize) -> Result<Option<Clock>> {
+        if !self.facts().timestamps {
+            return Ok(None);
+        }
+        let times = self.buffer("times", passes as u64 * PASS_BYTES, Usage::Queries)?;
+        let queries = self.device().create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("times"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2 * passes as u32,
+        });
+        let tick_s = f64::from(self.queue().get_timestamp_period()) / 1e9;
+        Ok(Some(Clock { queries, times, tick_s }))
+    }
+}
+
+impl Clock {
+    /// To be handed to the beginning of pass `index`.
+    pub fn pass(&self, index: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+        let first = 2 * index as u32;
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(first),
+            end_of_pass_write_index: Some(first + 1),
+        }
+    }
+
+    /// Submits, and gives the seconds that each of the first `passes` passes took.
+    ///
+    /// *Errors*: those of the device.
+    pub fn run(&self, gpu: &Gpu, mut encoder: wgpu::CommandEncoder, passes: usize) -> Result<Vec<f64>> {
+        encoder.resolve_query_set(&self.queries, 0..2 * passes as u32, &self.times, 0);
+        gpu.submit(encoder);
+        let bytes = gpu.read(&self.times, passes as u64 * PASS_BYTES)?;
+        let ticks: Vec<[u64; 2]> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok(ticks.into_iter().map(|[began, ended]| ended.saturating_sub(began) as f64 * self.tick_s).collect())
+    }
+}
