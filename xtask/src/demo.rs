@@ -7,10 +7,10 @@ use std::process::Command;
 
 /// Held-out phantom that is shown.
 const PICTURE: &str = "1000000003.png";
-/// What is asked about it: the first question of each topic.
-const TOPICS: [&str; 3] = ["report", "kind?", "depth"];
+/// How many of its questions are asked.
+const QUESTIONS: usize = 3;
 /// What is drawn from it.
-const TASK: &str = "mark";
+const TASK: &str = "remove";
 
 pub fn run() -> Result {
     device::ensure()?;
@@ -36,22 +36,24 @@ pub fn run() -> Result {
     println!();
     println!("picture      {} (a phantom that was not trained on)", picture.display());
     let questions = records(&held_out.join("questions.jsonl"))?;
-    for topic in TOPICS {
-        let (question, truth) = find(&questions, "topic", topic, "question", "answer")?;
+    for record in questions.iter().filter(|r| r["image"] == PICTURE).take(QUESTIONS) {
+        let (question, truth) = (text(record, "question")?, text(record, "answer")?);
         println!();
         println!("question     {question}");
         let mut ask = Command::new(programs.join("healthgpt"));
-        ask.args(["ask", "--stats", "-i"]).arg(&picture).arg("-m").arg(&model).arg(&question);
+        ask.args(["ask", "--stats", "-i"]).arg(&picture).arg("-m").arg(&model).arg(question);
         quiet(&mut ask);
         step("healthgpt ask", &mut ask)?;
         println!("truth        {truth}");
     }
-    let (instruction, _) = find(&records(&held_out.join("drawings.jsonl"))?, "task", TASK, "instruction", "task")?;
+    let drawings = records(&held_out.join("drawings.jsonl"))?;
+    let drawing = drawings.iter().find(|r| r["image"] == PICTURE && r["task"] == TASK);
+    let instruction = text(drawing.ok_or(format!("no drawing of {PICTURE}"))?, "instruction")?;
     println!();
     println!("instruction  {instruction}");
     let mut generate = Command::new(programs.join("healthgpt"));
     generate.args(["generate", "--stats", "-i"]).arg(&picture).arg("-m").arg(&model).arg("-o").arg(&drawn);
-    generate.arg(&instruction);
+    generate.arg(instruction);
     quiet(&mut generate);
     step("healthgpt generate", &mut generate)?;
     println!();
@@ -69,9 +71,6 @@ fn records(path: &Path) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).map_err(|e| wrong(&e))).collect()
 }
 
-/// Two fields of the shown picture's first record whose `key` is `value`.
-fn find(records: &[Value], key: &str, value: &str, first: &str, second: &str) -> Result<(String, String)> {
-    let found = records.iter().find(|r| r["image"] == PICTURE && r[key] == value);
-    let text = |field: &str| Some(found?.get(field)?.as_str()?.to_string());
-    text(first).zip(text(second)).ok_or_else(|| format!("no record of {PICTURE} with {key} {value}"))
+fn text<'a>(record: &'a Value, field: &str) -> Result<&'a str> {
+    record[field].as_str().ok_or_else(|| format!("a record of {PICTURE} has no {field}"))
 }
