@@ -95,24 +95,24 @@ mod tests {
 
     #[test]
     fn the_chosen_file_stands_where_the_import_stood() {
-        let text = compose(&crate::gemm::KERNEL, &[("weights", "weights_q8")]).unwrap();
-        assert!(text.contains("int8x4") && !text.contains("#import"));
+        let text = compose(&crate::gemm::KERNEL, &[("weights", "weights_q8"), ("product", "tile")]).unwrap();
+        assert!(text.contains("unpack4xI8") && !text.contains("#import"));
     }
 
     #[test]
     fn what_is_imported_under_another_name_is_called_so_throughout() {
-        let choices = [("x", "x_uniform"), ("weights", "weights_q4"), ("down", "weights_q8")];
+        let choices = [("x", "x_uniform"), ("weights", "weights_q4"), ("down", "weights_q8"), ("spread", "whole")];
         let text = compose(&crate::gemv::KERNEL, &choices).unwrap();
         for expected in [
             "@binding(10) var<storage, read> quants:",
             "@binding(13) var<storage, read> down_quants:",
             "fn down_rows_dot(",
-            "down_block_dot(down_weights_block(rows.x, block, n)",
-            "struct down_Octet { lo:",
+            "down_weights_block(rows.x, block, n)",
+            "struct down_Factor { scale:",
             "override GROUP_BLOCKS",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
-        assert!(text.contains("masked_x4(i)") && !text.contains("down_masked") && !text.contains("down_down"));
+        assert!(text.contains("x_part(block, lane)") && !text.contains("down_x_part") && !text.contains("down_down"));
     }
 }
