@@ -2,8 +2,8 @@
 
 use crate::case::{input_f32, kv_output, kv_rounded, noise, output_f32};
 use crate::gemv::weight_inputs;
+use crate::hlora::{HLora, adapter, made_up};
 use crate::kernel::{REDUCTIONS, read, uniform, write};
-use crate::residual_adapted::{HLora, adapter, made_up};
 use crate::{Case, Format, Kernel, KvFormat, Step, attention, rope_append};
 use bytemuck::{Pod, Zeroable};
 

@@ -10,30 +10,26 @@ use std::collections::BTreeMap;
 ///
 /// *Errors*: names the slot that nothing fills.
 pub fn compose(kernel: &Kernel, choices: &[Choice]) -> Result<String, String> {
-    let source = |key: &str| {
+    // A file may itself import others, by their own names.
+    let source = |key: &str| -> Result<String, String> {
         let file = choices.iter().find(|(slot, _)| *slot == key).map_or(key, |(_, file)| *file);
-        import(file).map(|i| i.source).ok_or_else(|| format!("{}: nothing fills #import {key}", kernel.name))
+        let text = |file: &str| {
+            import(file).map(|i| i.source).ok_or_else(|| format!("{}: nothing fills #import {file}", kernel.name))
+        };
+        let lines = text(file)?.lines().map(|line| import_line(line).map_or(Ok(line), |(inner, _)| text(inner)));
+        Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"))
     };
-    let mut declared: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut declared: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (key, alias) in kernel.source.lines().filter_map(import_line) {
         if let Some(alias) = alias {
-            declared.entry(alias).or_default().extend(source(key)?.lines().filter_map(declaration));
+            declared.entry(alias).or_default().extend(source(key)?.lines().filter_map(declaration).map(String::from));
         }
     }
     let mut text = String::new();
     for line in kernel.source.lines() {
         match import_line(line) {
-            Some((key, None)) => {
-                // A file may itself import others, by their own names.
-                for line in source(key)?.lines() {
-                    text.push_str(match import_line(line) {
-                        Some((file, _)) => source(file)?,
-                        None => line,
-                    });
-                    text.push('\n');
-                }
-            }
-            Some((key, Some(alias))) => rename(source(key)?, alias, &declared[alias], &mut text),
+            Some((key, None)) => text.push_str(&source(key)?),
+            Some((key, Some(alias))) => rename(&source(key)?, alias, &declared[alias], &mut text),
             None => text.push_str(line),
         }
         text.push('\n');
@@ -60,14 +56,14 @@ fn declaration(line: &str) -> Option<&str> {
     Some(&rest[..end])
 }
 
-fn rename(source: &str, alias: &str, names: &[&str], text: &mut String) {
+fn rename(source: &str, alias: &str, names: &[String], text: &mut String) {
     let mut rest = source;
     while let Some(start) = rest.find(|c: char| c.is_alphabetic() || c == '_') {
         let (before, word) = rest.split_at(start);
         let end = word.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(word.len());
         let (word, after) = word.split_at(end);
         text.push_str(before);
-        if names.contains(&word) {
+        if names.iter().any(|name| name == word) {
             text.push_str(alias);
             text.push('_');
         }
@@ -101,7 +97,13 @@ mod tests {
 
     #[test]
     fn what_is_imported_under_another_name_is_called_so_throughout() {
-        let choices = [("x", "x_uniform"), ("weights", "weights_q4"), ("down", "weights_q8"), ("spread", "whole")];
+        let choices = [
+            ("x", "x_uniform"),
+            ("weights", "weights_q4"),
+            ("down", "weights_q8"),
+            ("reach", "reach_direct"),
+            ("spread", "whole"),
+        ];
         let text = compose(&crate::gemv::KERNEL, &choices).unwrap();
         for expected in [
             "@binding(10) var<storage, read> quants:",

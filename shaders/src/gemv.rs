@@ -29,25 +29,25 @@ pub struct Params {
 pub(crate) const SPREADS: &[Variant] = &[
     Variant {
         name: "broadcast",
-        imports: &[("x", "x_broadcast"), ("spread", "whole")],
+        imports: &[("x", "x_uniform"), ("reach", "reach_handed"), ("spread", "whole")],
         constants: &[("LANES", 8.0)],
         needs: Needs { subgroup: 8 },
     },
     Variant {
         name: "uniform_x",
-        imports: &[("x", "x_uniform"), ("spread", "whole")],
+        imports: &[("x", "x_uniform"), ("reach", "reach_direct"), ("spread", "whole")],
         constants: &[("LANES", 8.0)],
         needs: Needs { subgroup: 0 },
     },
     Variant {
         name: "split_k",
-        imports: &[("x", "x_storage"), ("spread", "split")],
+        imports: &[("x", "x_storage"), ("reach", "reach_direct"), ("spread", "split")],
         constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
         needs: Needs { subgroup: 0 },
     },
 ];
 
-/// Override constant of the file behind `#import x`, for an x of `cols`.
+/// Override constant of the file behind `#import reach`, for an x of `cols`.
 pub fn x_constant(cols: usize) -> Constant {
     ("RAGGED", f64::from(u8::from(!cols.is_multiple_of(32))))
 }

@@ -22,6 +22,7 @@ pub mod gemv;
 pub mod gemv_residual;
 pub mod groupnorm_stats;
 pub mod groupnorm_swish;
+pub mod hlora;
 pub mod hlora_gate;
 pub mod layernorm;
 pub mod residual_adapted;

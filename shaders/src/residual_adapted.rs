@@ -2,24 +2,10 @@
 
 use crate::case::{Output, input_f32, noise, output_f32};
 use crate::gemv::{FORMATS, prepare, weight_inputs};
-use crate::hlora_gate;
+use crate::hlora::{HLora, adapter, made_up};
 use crate::kernel::{REDUCTIONS, read, uniform, write};
-use crate::{Case, Format, Kernel, Packed, Step, gemv};
+use crate::{Case, Kernel, Step};
 use bytemuck::{Pod, Zeroable};
-
-/// Largest rank of an adapter that one workgroup holds.
-pub const MAX_RANK: usize = 1024;
-
-/// The fields that `hlora.wgsl` wants in a kernel's params.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable, Default)]
-#[expect(missing_docs, reason = "documented in the WGSL")]
-pub struct HLora {
-    pub rank: u32,
-    pub experts: u32,
-    pub up_blocks: u32,
-    pub hlora_scale: f32,
-}
 
 /// Mirrors `Params` in WGSL.
 #[repr(C)]
@@ -44,26 +30,6 @@ pub const KERNEL: Kernel = Kernel {
 /// Workgroups for a residual stream of `cols`.
 pub fn grid(cols: u32) -> [u32; 3] {
     [cols.div_ceil(64), 1, 1]
-}
-
-/// An adapter's output for one token: B (gate * scale * A x), from u = (A x, R x).
-pub(crate) fn adapter(h: &HLora, up: &Packed, u: &[f32]) -> Vec<f32> {
-    let params = hlora_gate::Params { rank: h.rank, experts: h.experts, v_cols: h.rank, scale: h.hlora_scale };
-    let [v, _] = hlora_gate::reference(&params, u);
-    gemv::reference(up, &v)
-}
-
-/// An adapter of `rows` outputs with its u, for the cases of the kernels that add one.
-pub(crate) fn made_up(rank: usize, experts: usize, rows: usize, format: Format) -> (HLora, Packed, Vec<f32>) {
-    let up = format.pack(rows, rank, &noise("up", rows * rank)).expect("small values");
-    let hlora = HLora {
-        rank: rank as u32,
-        experts: experts as u32,
-        up_blocks: rank.div_ceil(32) as u32,
-        hlora_scale: 2.0 * experts as f32,
-    };
-    // Spread wide enough that one expert often takes nearly all.
-    (hlora, up, noise("u", rank + experts).into_iter().map(|v| v * 2.0).collect())
 }
 
 fn cases() -> Vec<Case> {

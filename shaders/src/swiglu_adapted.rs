@@ -2,8 +2,8 @@
 
 use crate::case::{input_f32, noise, output_f32};
 use crate::gemv::{FORMATS, weight_inputs};
+use crate::hlora::{HLora, adapter, made_up};
 use crate::kernel::{PORTABLE, read, uniform, write};
-use crate::residual_adapted::{HLora, adapter, made_up};
 use crate::{Case, Kernel, Step, swiglu};
 use bytemuck::{Pod, Zeroable};
 

@@ -4,6 +4,7 @@
 
 #import step
 #import x
+#import reach
 #import weights
 #import rows
 #import down as down
@@ -30,7 +31,7 @@ var<workgroup> sh_squares: array<f32, SPLIT>;
 fn square_of(first: u32) -> f32 {
     var sum = 0.0;
     for (var i = first; i < params.parts; i += SPLIT) {
-        sum += x_at(params.cols4 + i / 4u)[i % 4u];
+        sum += x[params.cols4 + i / 4u][i % 4u];
     }
     return sum;
 }

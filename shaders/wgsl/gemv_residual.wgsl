@@ -3,6 +3,7 @@
 
 #import step
 #import x
+#import reach
 #import weights
 #import rows
 #import spread

@@ -252,7 +252,7 @@ impl Config {
             let Some(t) = self.task(task) else { continue };
             let name = task.name();
             let a = &t.adapter;
-            bounded(&format!("{name} adapter rank"), a.rank, shaders::residual_adapted::MAX_RANK)?;
+            bounded(&format!("{name} adapter rank"), a.rank, shaders::hlora::MAX_RANK)?;
             bounded(&format!("{name} adapter experts"), a.experts, a.rank)?;
             rule(
                 a.rank.is_multiple_of(a.experts),

@@ -5,7 +5,7 @@
 use super::builder::{Act, Bound, Builder};
 use super::linear::{HLora, Linear, Matrix, Vector};
 use crate::gpu::Buffer;
-use shaders::residual_adapted::HLora as HLoraParams;
+use shaders::hlora::HLora as HLoraParams;
 use shaders::{
     Choice, KvFormat, attention, attention_combine, attention_decode, gemv, gemv_residual, hlora_gate,
     residual_adapted, rope_append, swiglu, swiglu_adapted,

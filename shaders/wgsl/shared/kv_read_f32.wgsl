@@ -3,10 +3,4 @@
 @group(0) @binding(8) var<storage, read> k_cache: array<vec4<f32>>; // [positions][stride/4]
 @group(0) @binding(9) var<storage, read> v_cache: array<vec4<f32>>; // [positions][stride/4]
 
-fn k_load(i4: u32) -> vec4<f32> {
-    return k_cache[i4];
-}
-
-fn v_load(i4: u32) -> vec4<f32> {
-    return v_cache[i4];
-}
+#import kv_load_f32

@@ -4,23 +4,13 @@
 @group(0) @binding(8) var<storage, read_write> k_cache: array<vec2<u32>>; // [positions][kv_dim / 4], four f16 each
 @group(0) @binding(9) var<storage, read_write> v_cache: array<vec2<u32>>; // [positions][kv_dim / 4], four f16 each
 
-const KV_UNIT4: u32 = 1u; // vec4s that are stored together
+#import kv_load_f16
 
-fn four(w: vec2<u32>) -> vec4<f32> {
-    return vec4(unpack2x16float(w.x), unpack2x16float(w.y));
-}
+const KV_UNIT4: u32 = 1u; // vec4s that are stored together
 
 fn halves(value: vec4<f32>) -> vec2<u32> {
     let v = clamp(value, vec4(-65504.0), vec4(65504.0));
     return vec2(pack2x16float(v.xy), pack2x16float(v.zw));
-}
-
-fn k_load(i4: u32) -> vec4<f32> {
-    return four(k_cache[i4]);
-}
-
-fn v_load(i4: u32) -> vec4<f32> {
-    return four(v_cache[i4]);
 }
 
 // Stores vec4 `from4` of what the kernel has at vec4 `to4` of the cache.

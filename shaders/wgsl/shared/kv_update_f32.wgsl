@@ -4,15 +4,9 @@
 @group(0) @binding(8) var<storage, read_write> k_cache: array<vec4<f32>>; // [positions][kv_dim / 4]
 @group(0) @binding(9) var<storage, read_write> v_cache: array<vec4<f32>>; // [positions][kv_dim / 4]
 
+#import kv_load_f32
+
 const KV_UNIT4: u32 = 1u; // vec4s that are stored together
-
-fn k_load(i4: u32) -> vec4<f32> {
-    return k_cache[i4];
-}
-
-fn v_load(i4: u32) -> vec4<f32> {
-    return v_cache[i4];
-}
 
 // Stores vec4 `from4` of what the kernel has at vec4 `to4` of the cache.
 fn k_store(to4: u32, from4: u32) {

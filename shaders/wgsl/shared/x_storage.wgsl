@@ -1,22 +1,3 @@
-// One token's x from a storage buffer.
+// One token's x in a storage buffer.
 
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>; // [K/4]
-
-override RAGGED: bool = false; // K is no multiple of 32
-
-struct XLane { @builtin(local_invocation_index) index: u32 }
-
-fn x_at(i4: u32) -> vec4<f32> {
-    return x[i4];
-}
-
-// What a thread holds of a block of 32 values: nothing.
-fn x_part(block: u32, lane: XLane) -> vec4<f32> {
-    return vec4(0.0);
-}
-
-// Values 4 j .. + 4 of the block, zeros past the end.
-fn x_quad(part: vec4<f32>, block: u32, j: u32) -> vec4<f32> {
-    let i4 = block * 8u + j;
-    return select(x[i4], vec4(0.0), RAGGED && i4 >= params.cols4);
-}

@@ -1,17 +1,11 @@
-// One token's x from a uniform buffer, K <= 16384: eight lanes load a vec4 of a block each and hand it to the others. Needs
-// subgroups of at least eight. On llvmpipe a load is eight scalar loads with their tests, a broadcast two instructions.
+// Eight lanes load a vec4 of a block of x each and hand it to the others. Needs subgroups of at least eight. On llvmpipe a
+// load is eight scalar loads with their tests, a broadcast two instructions.
 
 #import handed
-
-@group(0) @binding(2) var<uniform> x: array<vec4<f32>, 4096>; // [K/4], bound at its full 64 KiB
 
 override RAGGED: bool = false; // K is no multiple of 32
 
 struct XLane { @builtin(subgroup_invocation_id) index: u32 }
-
-fn x_at(i4: u32) -> vec4<f32> {
-    return x[i4];
-}
 
 // What a lane holds of a block of 32 values, zeros past the end.
 fn x_part(block: u32, lane: XLane) -> vec4<f32> {
