@@ -1,8 +1,9 @@
 //! `healthgpt bench`.
 
-use crate::args::{Bench, Kv, Switch, Synthetic, Task};
+use crate::args::{Bench, Switch, Synthetic, Task};
 use crate::failure::{Failure, Result, USAGE};
 use crate::{open, output};
+use clap::ValueEnum;
 use runtime::model::Header;
 use runtime::{KernelTime, Kernels, Measured, Model, Session, SessionOptions, Speed, Workload};
 use serde_json::{Value, json};
@@ -57,12 +58,8 @@ impl Results<'_> {
         runtime::model::Task::from(self.args.task).name()
     }
 
-    fn kv(&self) -> &'static str {
-        match self.args.on.kv {
-            Kv::F16 => "f16",
-            Kv::Q8 => "q8",
-            Kv::F32 => "f32",
-        }
+    fn kv(&self) -> String {
+        self.args.on.kv.to_possible_value().map_or_else(String::new, |v| v.get_name().into())
     }
 
     fn driver(&self) -> String {

@@ -62,14 +62,14 @@ impl Clip {
         for (i, layer) in self.layers[..layers].iter().enumerate() {
             p.scope(format!("vision.layers.{i}"));
             let h = p.layernorm(x, &layer.norm1, v.layer_norm_eps);
-            let qkv = p.linear(&layer.qkv.linear(), h); // [P + 1, 3 v]
+            let qkv = p.linear(&layer.qkv, h); // [P + 1, 3 v]
             let a = p.attention_full(qkv, v.heads); // [P + 1, v]
-            let o = p.linear(&layer.o.linear(), a);
+            let o = p.linear(&layer.o, a);
             p.add(x, o);
 
             let h = p.layernorm(x, &layer.norm2, v.layer_norm_eps);
-            let m = p.linear_act(&layer.fc1.linear(), h, gelu); // [P + 1, inner]
-            let m = p.linear(&layer.fc2.linear(), m);
+            let m = p.linear_act(&layer.fc1, h, gelu); // [P + 1, inner]
+            let m = p.linear(&layer.fc2, m);
             p.add(x, m);
             p.scope("");
             p.tap(&format!("vision.hidden.{}", i + 1), x);
@@ -92,8 +92,8 @@ impl Projector {
     /// `picture` `[P, d]` of features `[P + 1, v]`; the class token is left out.
     pub fn forward(&self, p: &mut Builder, features: Act, picture: Act) {
         let [first, second] = &self.linears;
-        let h = p.linear_skip(&first.linear(), features, picture.rows, bias_act::Activation::Gelu); // [P, d]
-        p.linear_into(&second.linear(), h, bias_act::Activation::None, picture);
+        let h = p.linear_skip(&first, features, picture.rows, bias_act::Activation::Gelu); // [P, d]
+        p.linear_into(&second, h, bias_act::Activation::None, picture);
         p.tap("projector.out", picture);
     }
 }

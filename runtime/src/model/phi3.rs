@@ -125,7 +125,7 @@ impl Layer {
         next: &Vector,
     ) -> Stream {
         let [qkv, o, gate_up, down] =
-            std::array::from_fn(|i| Linear { weight: &self.linears[i], bias: None, hlora: adapters.map(|a| &a[i]) });
+            std::array::from_fn(|i| Linear { weight: &self.linears[i], hlora: adapters.map(|a| &a[i]) });
 
         let qkv = p.linear_norm(&qkv, x, &self.input_norm, l.rms_norm_eps); // [n, q + 2 kv]
         p.tap("qkv", qkv.y);

@@ -1,7 +1,7 @@
 //! What a model function writes to: one method per operation. Shapes are asserted; misuse is our bug and panics before
 //! any work reaches the device.
 
-use super::linear::{Biased, Linear, Matrix, Norm, Shard, Vector};
+use super::linear::{Biased, Matrix, Norm, Shard, Vector};
 use super::run::{Plan, Step, Tap};
 use super::slots::{Lifetime, Pool};
 use crate::Result;
@@ -15,7 +15,9 @@ use shaders::{
 use std::sync::Arc;
 
 /// Binding names of a packed matrix.
-const PLANES: [&str; 3] = ["quants", "scales", "zero_points"];
+pub(super) const PLANES: [&str; 3] = ["quants", "scales", "zero_points"];
+/// Those of the way down of an adapter beside it.
+pub(super) const DOWN_PLANES: [&str; 3] = ["down_quants", "down_scales", "down_zero_points"];
 /// Binding names of tables of which a run reads a row per token, not the whole.
 const GATHERED: [&str; 2] = ["table", "rope"];
 
@@ -71,6 +73,11 @@ impl From<&Buffer> for Bound {
     fn from(buffer: &Buffer) -> Self {
         Bound::Buffer(buffer.clone())
     }
+}
+
+/// A shard under the names of its bindings.
+pub(super) fn planes(names: [&'static str; 3], shard: &Shard) -> impl Iterator<Item = (&'static str, Bound)> {
+    names.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into()))
 }
 
 fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
@@ -252,22 +259,18 @@ impl<'a> Builder<'a> {
         y
     }
 
-    /// `y = linear(x)` of many rows, bias included.
-    pub fn linear(&mut self, linear: &Linear, x: Act) -> Act {
-        let y = self.act(x.rows, linear.weight.rows);
-        self.linear_into(linear, x, bias_act::Activation::None, y);
-        y
+    /// `y = linear(x)`, bias included.
+    pub fn linear(&mut self, linear: &Biased, x: Act) -> Act {
+        self.linear_act(linear, x, bias_act::Activation::None)
     }
 
     /// `y = act(linear(x))`.
-    pub fn linear_act(&mut self, linear: &Linear, x: Act, act: bias_act::Activation) -> Act {
-        let y = self.act(x.rows, linear.weight.rows);
-        self.linear_into(linear, x, act, y);
-        y
+    pub fn linear_act(&mut self, linear: &Biased, x: Act, act: bias_act::Activation) -> Act {
+        self.linear_skip(linear, x, x.rows, act)
     }
 
     /// `y = act(linear(x))` of the last `rows` rows of x.
-    pub fn linear_skip(&mut self, linear: &Linear, x: Act, rows: usize, act: bias_act::Activation) -> Act {
+    pub fn linear_skip(&mut self, linear: &Biased, x: Act, rows: usize, act: bias_act::Activation) -> Act {
         let y = self.act(rows, linear.weight.rows);
         self.linear_into(linear, x, act, y);
         y
@@ -275,16 +278,12 @@ impl<'a> Builder<'a> {
 
     /// `y = act(linear(x))` in an activation that is there already. If y has fewer rows than x, the first ones of x
     /// are left out.
-    pub fn linear_into(&mut self, linear: &Linear, x: Act, act: bias_act::Activation, y: Act) {
-        self.product(linear.weight, x, y, false);
-        if let Some(bias) = linear.bias {
-            assert_eq!(bias.len, y.cols, "bias of {}", linear.weight.name);
-            let bound = vec![("bias", (&bias.buffer).into()), ("y", y.into())];
-            let grid = bias_act::grid(y.cols as u32, y.rows as u32);
-            self.simple(&bias_act::KERNEL, &[act.import()], bias_act::Params { cols: y.cols as u32 }, bound, grid);
-        } else {
-            assert_eq!(act, bias_act::Activation::None, "an activation comes with the bias");
-        }
+    pub fn linear_into(&mut self, linear: &Biased, x: Act, act: bias_act::Activation, y: Act) {
+        self.product(&linear.weight, x, y, false);
+        assert_eq!(linear.bias.len, y.cols, "bias of {}", linear.weight.name);
+        let bound = vec![("bias", (&linear.bias.buffer).into()), ("y", y.into())];
+        let grid = bias_act::grid(y.cols as u32, y.rows as u32);
+        self.simple(&bias_act::KERNEL, &[act.import()], bias_act::Params { cols: y.cols as u32 }, bound, grid);
     }
 
     /// `y = W x`.
@@ -308,7 +307,7 @@ impl<'a> Builder<'a> {
         let (imports, constants) = ([weight.format.import()], weight.format.constants());
         for shard in &weight.shards {
             let mut bound: Vec<(&'static str, Bound)> = vec![("x", x.into()), ("y", y.into())];
-            bound.extend(PLANES.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
+            bound.extend(planes(PLANES, shard));
             let (rows, cols4) = (shard.rows as u32, x.cols as u32 / 4);
             let params = gemm::Params {
                 rows,
@@ -438,7 +437,7 @@ impl<'a> Builder<'a> {
         constants.push(("SIDE", (weight.cols / x.cols).isqrt() as f64));
         let mut bound: Vec<(&'static str, Bound)> =
             vec![("x", x.into()), ("y", y.into()), ("bias", (&conv.bias.buffer).into())];
-        bound.extend(PLANES.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into())));
+        bound.extend(planes(PLANES, shard));
         let variant = self.gpu.select(&conv::KERNEL);
         let imports = [weight.format.import()];
         let grid = conv::grid(variant, &params);

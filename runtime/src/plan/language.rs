@@ -2,7 +2,7 @@
 //! rides on the linear behind it, the way down of an adapter on the matrix beside it, the way up on whoever reads the
 //! output. Of many tokens each is a kernel of its own.
 
-use super::builder::{Act, Bound, Builder};
+use super::builder::{Act, Bound, Builder, DOWN_PLANES, PLANES, planes};
 use super::linear::{HLora, Linear, Matrix, Vector};
 use crate::gpu::Buffer;
 use shaders::hlora::HLora as HLoraParams;
@@ -148,7 +148,7 @@ impl<'a> Builder<'a> {
             let mut constants = weight.format.constants();
             constants.push(gemv::x_constant(weight.cols));
             let mut bound: Vec<(&'static str, Bound)> = vec![("x", x.into()), ("y", y.into())];
-            bound.extend(planes(["quants", "scales", "zero_points"], &shard.planes));
+            bound.extend(planes(PLANES, shard));
             // The first shard takes the adapter along.
             let down = down.filter(|_| i == 0);
             match down {
@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
                     imports.push(down.format.down_import());
                     constants.extend(down.format.down_constants());
                     let Some(shard) = self.only_shard(down) else { return };
-                    bound.extend(planes(["down_quants", "down_scales", "down_zero_points"], &shard.planes));
+                    bound.extend(planes(DOWN_PLANES, shard));
                 }
                 None => imports.push(gemv::NO_DOWN),
             }
@@ -183,7 +183,7 @@ impl<'a> Builder<'a> {
         for shard in &weight.shards {
             let mut bound: Vec<(&'static str, Bound)> =
                 vec![("x", a.into()), ("stream", x.into()), ("norm", norm.into()), ("normed", normed.into())];
-            bound.extend(planes(["quants", "scales", "zero_points"], &shard.planes));
+            bound.extend(planes(PLANES, shard));
             let rows = shard.rows as u32;
             let params = gemv_residual::Params {
                 rows,
@@ -210,7 +210,7 @@ impl<'a> Builder<'a> {
         grid: [u32; 3],
     ) {
         let Some(shard) = self.only_shard(&hlora.up) else { return };
-        bound.extend(planes(["quants", "scales", "zero_points"], &shard.planes));
+        bound.extend(planes(PLANES, shard));
         let imports = [imports, &[hlora.up.format.import()]].concat();
         let constants = hlora.up.format.constants();
         let variant = self.select(kernel);
@@ -332,10 +332,6 @@ impl<'a> Builder<'a> {
         }
         m
     }
-}
-
-fn planes(names: [&'static str; 3], planes: &[Buffer]) -> impl Iterator<Item = (&'static str, Bound)> {
-    names.into_iter().zip(planes).map(|(name, plane)| (name, plane.into()))
 }
 
 fn hlora_params(hlora: Option<&HLora>) -> HLoraParams {

@@ -51,13 +51,6 @@ pub struct Biased {
     pub bias: Vector,
 }
 
-impl Biased {
-    /// As a linear without adapter.
-    pub fn linear(&self) -> Linear<'_> {
-        Linear { weight: &self.weight, bias: Some(&self.bias), hlora: None }
-    }
-}
-
 /// An H-LoRA adapter of one linear. Source: HealthGPT §3.
 pub struct HLora {
     /// Which of a layer's linears it is for.
@@ -75,13 +68,11 @@ pub struct HLora {
     pub scale: f32,
 }
 
-/// `y = W x (+ bias) (+ adapter)`. Borrowed, since the tasks share W and bring their own adapter.
+/// `y = W x (+ adapter)`: a linear of the language model. Borrowed, since the tasks share W and bring their own adapter.
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
     /// W.
     pub weight: &'a Matrix,
-    /// Added to the outputs.
-    pub bias: Option<&'a Vector>,
     /// Trained on top.
     pub hlora: Option<&'a HLora>,
 }
