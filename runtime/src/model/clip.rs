@@ -92,8 +92,8 @@ impl Projector {
     /// `picture` `[P, d]` of features `[P + 1, v]`; the class token is left out.
     pub fn forward(&self, p: &mut Builder, features: Act, picture: Act) {
         let [first, second] = &self.linears;
-        let h = p.linear_skip(&first, features, picture.rows, bias_act::Activation::Gelu); // [P, d]
-        p.linear_into(&second, h, bias_act::Activation::None, picture);
+        let h = p.linear_skip(first, features, picture.rows, bias_act::Activation::Gelu); // [P, d]
+        p.linear_into(second, h, bias_act::Activation::None, picture);
         p.tap("projector.out", picture);
     }
 }
