@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn only_the_loads_of_one_buffer_stay_wide() {
         let programs = programs::all().unwrap();
-        let gemv = programs.iter().find(|p| p.name == "gemv split_k q4").unwrap();
+        let gemv = programs.iter().find(|p| p.name == "gemv split_k q4+none").unwrap();
         let words = gemv.spirv(Checks::All).unwrap();
         let narrow = all_but(gemv.weights.unwrap(), &words);
         assert!(wide_loads(&narrow) > 0 && wide_loads(&narrow) < wide_loads(&words));

@@ -76,7 +76,11 @@ pub fn all() -> Result<Vec<Program>, String> {
             for choices in data_choices(kernel) {
                 let imports = [variant.imports, &choices].concat();
                 let bindings = kernel.all_bindings(&imports);
-                let short = |(slot, file): &Choice| file.trim_start_matches(slot).trim_start_matches('_').to_string();
+                let short = |(slot, file): &Choice| {
+                    // The way down of an adapter is filled by files of weights.
+                    let rest = file.strip_prefix(slot).or(file.strip_prefix("weights")).unwrap_or(file);
+                    rest.trim_start_matches('_').to_string()
+                };
                 let data: Vec<String> = choices.iter().map(short).collect();
                 let data = if data.is_empty() { "-".into() } else { data.join("+") };
                 programs.push(Program {
