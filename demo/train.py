@@ -45,7 +45,7 @@ class Plan:
     watch: int  # steps between measurements on validation pictures
 
 
-FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3000, "vq": 1400, "generate": 1800}, 100, 400)
+FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3600, "vq": 1400, "generate": 3000}, 100, 400)
 SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
 BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
 RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
@@ -99,8 +99,11 @@ class Data:
 # ---------------------------------------------------------------- vision: attributes
 
 class Attributes(nn.Module):
-    """What the vision tower is taught with: per patch finding, depth, size, side and column; per picture range, caption and
-    number. Without the column a language model must find out left and right from positions modulo the width, and did not.
+    """What the vision tower is taught with: per patch finding, depth, size, finding with its side, and column; per picture
+    range, caption and number.
+
+    The side is asked of every patch and together with the finding. Asked for within lesions only it is learnt as "which half
+    is this patch in", which all patches answer alike, and the language model then never learnt to say where a lesion is.
 
     The first layer must also keep the look of its patch, for that is all that the drawing task gets.
     """
@@ -108,16 +111,16 @@ class Attributes(nn.Module):
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.patch = nn.Linear(c.vision_width, len(P.KINDS) + 1 + 10 + len(P.SIZES))
-        self.place = nn.Linear(c.vision_width, 2 + c.image // c.patch)
+        self.place = nn.Linear(c.vision_width, 2 * len(P.KINDS) + 1 + c.image // c.patch)
         self.whole = nn.Linear(c.vision_width, 2 + 2 + 3)
         self.look = nn.Linear(c.vision_width, 49)
 
 
 def _attribute_labels(p: P.Phantom, c: Config) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Per patch (finding, depth, size, side, column; -100 where not asked), the patches at the centres, per picture."""
+    """Per patch (finding, depth, size, finding with side, column; -100 where not asked), the patches at the centres, per picture."""
     side = c.image // c.patch
     label = np.full((side, side, 5), -100)
-    label[..., 0] = 0
+    label[..., (0, 3)] = 0
     label[..., 4] = np.arange(side)
     centres, step = np.full(2, -100), P.metres_per_pixel(p.range_cm)
     rows, columns = (np.mgrid[0:side, 0:side] + 0.5) * c.patch
@@ -126,7 +129,8 @@ def _attribute_labels(p: P.Phantom, c: Config) -> tuple[np.ndarray, np.ndarray, 
         at = int(row) // c.patch, min(int(col) // c.patch, side - 1)
         within = np.hypot((columns - col) * step / x.a, (rows - row) * step / x.b) < 1
         within[at] = True
-        label[within, :4] = P.KINDS.index(x.kind) + 1, x.depth_cm, P.SIZES.index(x.size_mm), int(x.side == "right")
+        kind = P.KINDS.index(x.kind)
+        label[within, :4] = kind + 1, x.depth_cm, P.SIZES.index(x.size_mm), 1 + 2 * kind + (x.side == "right")
         centres[n] = at[0] * side + at[1]
     return label.reshape(-1, 5), centres, [P.RANGES.index(p.range_cm), int(p.caption is not None), len(p.lesions)]
 
@@ -139,12 +143,12 @@ def vision_loss(model: HealthGpt, heads: Attributes, pictures: np.ndarray, seeds
     hidden = model.vision.hidden(pixels, c.vision_layers - 1)
     last, first = hidden[-1][:, 1:], hidden[1][:, 1:]
     kind, depth, size = heads.patch(last).split((len(P.KINDS) + 1, 10, len(P.SIZES)), -1)
-    beside, column = heads.place(last).split((2, c.image // c.patch), -1)
+    beside, column = heads.place(last).split((2 * len(P.KINDS) + 1, c.image // c.patch), -1)
     total, report = torch.zeros(()), {}
     found = torch.nn.functional.one_hot(centre.clamp(min=0), c.patches).mul((centre >= 0)[..., None]).sum(1).bool()
     for n, (name, out) in enumerate((("kind", kind), ("depth", depth), ("size", size), ("side", beside), ("column", column))):
         flat, want = out.flatten(0, 1), patch[..., n].flatten()
-        weight = torch.tensor([0.15] + [1.0] * len(P.KINDS)) if n == 0 else None
+        weight = torch.tensor([0.15] + [1.0] * (out.shape[-1] - 1)) if name in ("kind", "side") else None  # most patches show none
         total = total + F.cross_entropy(flat, want, weight)
         hit = (out.argmax(-1) == patch[..., n])[found]
         report[name] = float(hit.float().mean())
