@@ -33,6 +33,7 @@ from checkpoint import export
 from model import SYSTEM, Adapter, Config, GumbelVq, HealthGpt, Projector, Text, normalise, to_vq, write_tokenizer
 
 NEEDS: dict[str, tuple[str, ...]] = {"vision": (), "vq": (), "base": ("vision",), "ask": ("base",), "generate": ("base", "vq")}
+CHANGED = 8  # weight of a code that differs from the picture's own
 VALIDATION = 500_000_000  # seeds of the pictures watched during training; neither trained on nor held out
 
 
@@ -45,7 +46,7 @@ class Plan:
     watch: int  # steps between measurements on validation pictures
 
 
-FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3600, "vq": 1400, "generate": 3000}, 100, 400)
+FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3600, "vq": 1400, "generate": 1600}, 100, 400)
 SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
 BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
 RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
@@ -166,6 +167,7 @@ def vision_loss(model: HealthGpt, heads: Attributes, pictures: np.ndarray, seeds
 class Branch:
     prompt: list[int]
     answer: list[int]
+    weights: np.ndarray | None = None  # of the answer's tokens; all alike without
 
 
 def packed_loss(model: HealthGpt, prefix: Tensor | None, branches: list[list[Branch]], task: str, adapter: Adapter | None) -> tuple[Tensor, float]:
@@ -185,6 +187,8 @@ def packed_loss(model: HealthGpt, prefix: Tensor | None, branches: list[list[Bra
             ids[r, at:at + size] = all_ids[:-1]
             labels[r, at + len(b.prompt) - 1:at + size] = b.answer
             weight[r, at:at + size] = len(b.answer) ** -0.5
+            if b.weights is not None:
+                weight[r, at + len(b.prompt) - 1:at + size] *= b.weights
             segment[r, shared + at:shared + at + size] = n + 1
             position[r, shared + at:shared + at + size] = shared + np.arange(size)
             at += size
@@ -271,15 +275,17 @@ def target_codes(model: HealthGpt, data: Data, work: Path, n: int) -> np.ndarray
     return np.load(path)
 
 
-def draw_ids(c: Config, text: Text, instruction: str, codes: np.ndarray | None) -> Branch:
+def draw_ids(c: Config, text: Text, instruction: str, codes: np.ndarray | None, copied: np.ndarray | None = None) -> Branch:
+    """With the codes of the picture as it is: what the instruction changes weighs more, for it is a few codes of many."""
     prompt = [*text.question(instruction, True), c.start]
+    weights = None if codes is None or copied is None else np.append(np.where(codes == copied, 1, CHANGED), (1, 1)).astype(np.float32)
     answer = [] if codes is None else [*(int(v) + c.start + 1 for v in codes), c.start + 1 + c.codes, text.end]
-    return Branch(prompt, answer)
+    return Branch(prompt, answer, weights)
 
 
 def generate_loss(model: HealthGpt, text: Text, data: Data, codes: np.ndarray, seeds: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
     tasks = list(Q.DRAW)
-    rows = [[draw_ids(model.c, text, Q.instruction(tasks[k], rng), codes[s, k]) for k in rng.permutation(3)[:2]] for s in seeds]
+    rows = [[draw_ids(model.c, text, Q.instruction(tasks[k], rng), codes[s, k], codes[s, tasks.index("reconstruct")]) for k in rng.permutation(3)[:2]] for s in seeds]
     prefix = prefix_of(model, text, data.pictures[seeds], "generate", model.generate.mm_projector)
     loss, hit = packed_loss(model, prefix, rows, "generate", model.generate)
     return loss, {"tokens": hit}

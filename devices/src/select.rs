@@ -1,7 +1,7 @@
 //! The one rule by which a variant is chosen.
 
 use crate::{Facts, Profile};
-use shaders::{Kernel, Needs, Variant};
+use shaders::{Choice, Kernel, Needs, Variant};
 
 /// Variants that the user forces, from `HEALTHGPT_VARIANT=portable` or `gemv=split_k,rmsnorm=portable`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,10 +42,11 @@ pub fn meets(facts: &Facts, needs: &Needs) -> bool {
     needs.subgroup == 0 || facts.subgroups && facts.subgroup_size[0] >= needs.subgroup
 }
 
-/// The variant for `kernel`: the forced one if it fits, else the first of the profile's preferences that fits, else
+/// The variant for `kernel` and what the data decides: the forced one if it fits, else the first of the profile's preferences that fits, else
 /// the first that fits. The last variant of a kernel needs only the WebGPU floor, so there always is one.
-pub fn select(kernel: &Kernel, facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
-    let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && meets(facts, &v.needs));
+pub fn select(kernel: &Kernel, data: &[Choice], facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
+    let can = |v: &Variant| meets(facts, &v.needs) && v.takes(data);
+    let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && can(v));
     let forced_name = forced.variants.iter().find(|(k, _)| k == kernel.name).map(|(_, v)| v.as_str());
     if let Some(variant) = forced_name.and_then(fits) {
         return variant;
@@ -55,13 +56,16 @@ pub fn select(kernel: &Kernel, facts: &Facts, profile: &Profile, forced: &Forced
         return portable();
     }
     let preferred = profile.prefer.iter().filter(|(k, _)| *k == kernel.name).find_map(|(_, v)| fits(v));
-    preferred.or_else(|| kernel.variants.iter().find(|v| meets(facts, &v.needs))).unwrap_or_else(portable)
+    preferred.or_else(|| kernel.variants.iter().find(|v| can(v))).unwrap_or_else(portable)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{GENERIC, Kind, PROFILES, profile};
+
+    /// Rounds what it multiplies: taken only where it is asked for.
+    const ON_DEMAND: &str = "dp4a";
 
     fn made_up() -> Vec<Facts> {
         let mut all = Vec::new();
@@ -78,19 +82,19 @@ mod tests {
         for facts in made_up() {
             let profile = profile(&facts, None).unwrap();
             for kernel in shaders::kernels() {
-                let variant = select(kernel, &facts, profile, &Forced::default());
+                let variant = select(kernel, &[], &facts, profile, &Forced::default());
                 assert!(meets(&facts, &variant.needs), "{} on {facts:?}", kernel.name);
             }
         }
     }
 
     #[test]
-    fn every_variant_is_chosen_by_some_device() {
+    fn every_variant_is_chosen_by_some_device_or_only_on_demand() {
         for kernel in shaders::kernels() {
-            for variant in kernel.variants {
+            for variant in kernel.variants.iter().filter(|v| v.name != ON_DEMAND) {
                 let reached = made_up().iter().any(|facts| {
                     let profile = profile(facts, None).unwrap();
-                    select(kernel, facts, profile, &Forced::default()).name == variant.name
+                    select(kernel, &[], facts, profile, &Forced::default()).name == variant.name
                 });
                 assert!(reached, "{} {} is never chosen", kernel.name, variant.name);
             }
@@ -117,11 +121,19 @@ mod tests {
     fn a_forced_variant_wins_where_it_fits() {
         let facts = Facts { kind: Kind::Cpu, ..Facts::floor() };
         let forced = Forced::parse("gemv=split_k").unwrap();
-        assert_eq!(select(&shaders::gemv::KERNEL, &facts, &GENERIC, &forced).name, "split_k");
+        assert_eq!(select(&shaders::gemv::KERNEL, &[], &facts, &GENERIC, &forced).name, "split_k");
         let forced = Forced::parse("rmsnorm=subgroup").unwrap();
-        assert_eq!(select(&shaders::rmsnorm::KERNEL, &facts, &GENERIC, &forced).name, "portable");
+        assert_eq!(select(&shaders::rmsnorm::KERNEL, &[], &facts, &GENERIC, &forced).name, "portable");
         assert!(Forced::parse("gemv=coop").unwrap_err().contains("split_k"));
         assert!(Forced::parse("nothing").is_err());
+    }
+
+    #[test]
+    fn data_that_a_variant_refuses_gets_another() {
+        let kernel = &shaders::gemm::KERNEL;
+        let forced = Forced::parse("gemm=dp4a").unwrap();
+        let chosen = |weights| select(kernel, &[("weights", weights)], &Facts::floor(), &GENERIC, &forced).name;
+        assert_eq!([chosen("weights_q4"), chosen("weights_q8"), chosen("weights_f16")], ["dp4a", "dp4a", "tile"]);
     }
 
     #[test]

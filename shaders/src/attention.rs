@@ -1,7 +1,7 @@
 //! Attention over the cache or over one activation; see `wgsl/attention.wgsl`.
 
 use crate::case::{Input, input_f32, kv_bytes, kv_rounded, noise, output_f32};
-use crate::kernel::{REDUCTIONS, read, uniform, write};
+use crate::kernel::{PORTABLE, read, uniform, write};
 use crate::{Case, Kernel, KvFormat, Step};
 use bytemuck::{Pod, Zeroable};
 
@@ -34,13 +34,13 @@ pub const KERNEL: Kernel = Kernel {
     bindings: &[uniform(0, "params"), read(2, "q"), write(3, "out")],
     params_bytes: size_of::<Params>(),
     data_imports: &[("kv_read", &["kv_read_f16", "kv_read_q8", "kv_read_f32"])],
-    variants: REDUCTIONS,
+    variants: &[PORTABLE],
     cases,
 };
 
 /// Workgroups for a chunk of `tokens`.
-pub fn grid(heads: u32, tokens: u32) -> [u32; 3] {
-    [heads, tokens, 1]
+pub fn grid(heads: u32, head_dim: u32, tokens: u32) -> [u32; 3] {
+    [heads, tokens.div_ceil(8), head_dim.div_ceil(128)]
 }
 
 /// One head of one token: q `[d]`, k and v the positions that it sees, `[d]` each.
@@ -85,6 +85,8 @@ fn cases() -> Vec<Case> {
         Shape { name: "an int8 cache", n: 3, pos: 70, kv: KvFormat::Q8, ..base },
         Shape { name: "decode, M3 heads", heads: 2, kv_heads: 2, head_dim: 96, pos: 64, ..base },
         Shape { name: "prefill, grouped heads", heads: 9, kv_heads: 3, head_dim: 64, n: 7, pos: 60, ..base },
+        Shape { name: "prefill, window of 5 past two tiles", n: 9, pos: 150, window: 5, ..base },
+        Shape { name: "prefill, window of 70", n: 12, pos: 80, window: 70, kv: KvFormat::F16, ..base },
         Shape { name: "prefill, window of 5", n: 20, pos: 0, window: 5, kv: KvFormat::F16, ..base },
         Shape { name: "not causal, one activation", head_dim: 16, n: 70, pos: 0, causal: false, ..base },
         Shape {
@@ -156,6 +158,6 @@ fn case(s: Shape) -> Case {
         step: Step::new(s.pos, s.n),
         inputs: vec![input_f32("q", &q), cache("k_cache", k_bytes), cache("v_cache", v_bytes)],
         outputs: vec![output_f32("out", expected)],
-        grid: Box::new(move |_| grid(s.heads as u32, s.n as u32 + 1)),
+        grid: Box::new(move |_| grid(s.heads as u32, d as u32, s.n as u32 + 9)),
     }
 }

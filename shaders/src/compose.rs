@@ -102,6 +102,7 @@ mod tests {
             ("weights", "weights_q4"),
             ("down", "weights_q8"),
             ("reach", "reach_direct"),
+            ("rows", "rows_float"),
             ("spread", "whole"),
         ];
         let text = compose(&crate::gemv::KERNEL, &choices).unwrap();

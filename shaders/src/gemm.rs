@@ -1,6 +1,6 @@
 //! Many tokens times a matrix; see `wgsl/gemm.wgsl`.
 
-use crate::case::{input_f32, noise, output_f32};
+use crate::case::{input_f32, noise, output_f32, whole_numbers};
 use crate::gemv::{FORMATS, weight_inputs};
 use crate::kernel::{PRODUCTS, product_grid, read, uniform, write};
 use crate::{Case, Kernel, Packed, Step, Variant};
@@ -47,16 +47,22 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (format_name, format) in FORMATS {
         // In the last shape the run has more tokens than y has rows.
-        for (rows, cols, tokens, chunk, accumulate, n) in
-            [(64, 64, 32, 32, 0, 32), (70, 100, 37, 64, 1, 37), (33, 288, 5, 5, 0, 5), (40, 64, 49, 49, 0, 50)]
-        {
+        for (rows, cols, tokens, chunk, accumulate, n) in [
+            (64, 64, 32, 32, 0, 32),
+            (70, 100, 37, 64, 1, 37),
+            (33, 288, 5, 5, 0, 5),
+            (40, 64, 49, 49, 0, 50),
+            (130, 64, 70, 70, 0, 70),
+        ] {
             let packed = format.pack(rows, cols, &noise("w", rows * cols)).expect("small values");
-            let x = noise("x", tokens * cols);
+            // In the largest shape x is such that int8 holds it.
+            let whole = cols == 288;
+            let x = if whole { whole_numbers(tokens * cols) } else { noise("x", tokens * cols) };
             let mut expected = vec![0.5_f32; chunk * rows];
             for (y, r) in expected.iter_mut().zip(reference(&packed, &x)) {
                 *y = if accumulate == 1 { *y + r } else { r };
             }
-            let mut y = output_f32("y", expected);
+            let mut y = output_f32("y", expected).exact_in_bytes(whole);
             y.initial = bytemuck::cast_slice(&vec![0.5_f32; chunk * rows]).to_vec();
             // Rows past n hold nothing; NaN there must not reach the others. One row stands before the first.
             let mut padded = vec![f32::NAN; cols];

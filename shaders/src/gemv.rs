@@ -1,12 +1,14 @@
 //! One token times a matrix; see `wgsl/gemv.wgsl`.
 
-use crate::case::{Output, input_f32, input_u32, noise, output_f32};
-use crate::kernel::{Needs, uniform, write};
+use crate::case::{Output, input_f32, input_u32, noise, output_f32, whole_numbers};
+use crate::kernel::{Needs, PORTABLE, uniform, write};
 use crate::{Case, Choice, Constant, Format, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
 /// Largest K of the variants that bind x as a uniform buffer.
 pub const UNIFORM_X_COLS: usize = 16384;
+/// Largest K of the variant that keeps x in workgroup memory.
+const SHARED_X_COLS: usize = 8192;
 /// Bytes that the uniform x is bound with, whatever K is.
 pub const UNIFORM_X_BYTES: usize = UNIFORM_X_COLS * 4;
 
@@ -29,23 +31,40 @@ pub struct Params {
 pub(crate) const SPREADS: &[Variant] = &[
     Variant {
         name: "broadcast",
-        imports: &[("x", "x_uniform"), ("reach", "reach_handed"), ("spread", "whole")],
+        imports: &[("x", "x_uniform"), ("reach", "reach_handed"), ("rows", "rows_float"), ("spread", "whole")],
         constants: &[("LANES", 8.0)],
         needs: Needs { subgroup: 8 },
+        ..PORTABLE
     },
     Variant {
         name: "uniform_x",
-        imports: &[("x", "x_uniform"), ("reach", "reach_direct"), ("spread", "whole")],
+        imports: &[("x", "x_uniform"), ("reach", "reach_direct"), ("rows", "rows_float"), ("spread", "whole")],
         constants: &[("LANES", 8.0)],
-        needs: Needs { subgroup: 0 },
+        ..PORTABLE
+    },
+    Variant {
+        name: "dp4a",
+        imports: &[("x", "x_storage"), ("reach", "reach_bytes"), ("rows", "rows_bytes"), ("spread", "split")],
+        constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
+        rounds_x: true,
+        ..PORTABLE
     },
     Variant {
         name: "split_k",
-        imports: &[("x", "x_storage"), ("reach", "reach_direct"), ("spread", "split")],
+        imports: &[("x", "x_storage"), ("reach", "reach_direct"), ("rows", "rows_float"), ("spread", "split")],
         constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
-        needs: Needs { subgroup: 0 },
+        ..PORTABLE
     },
 ];
+
+/// Whether a variant can take an x of `cols`.
+pub fn takes_cols(variant: &Variant, cols: usize) -> bool {
+    match variant.name {
+        "split_k" => true,
+        "dp4a" => cols <= SHARED_X_COLS,
+        _ => cols <= UNIFORM_X_COLS,
+    }
+}
 
 /// Override constant of the file behind `#import reach`, for an x of `cols`.
 pub fn x_constant(cols: usize) -> Constant {
@@ -137,11 +156,14 @@ struct Shape {
     down: Option<(usize, Format)>,
     /// x comes with the sums of squares of this many parts.
     parts: usize,
+    /// x is such that int8 holds it exactly.
+    whole: bool,
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let plain = |name, format| Shape { name, format, rows: 70, cols: 100, y_offset: 3, down: None, parts: 0 };
+    let plain =
+        |name, format| Shape { name, format, rows: 70, cols: 100, y_offset: 3, down: None, parts: 0, whole: false };
     for (name, format) in FORMATS {
         // The last row group is ragged, K is not a whole number of blocks, y starts past other rows.
         for (rows, cols, y_offset) in [(192, 192, 0), (70, 100, 3), (1, 32, 0), (520, 1152, 0)] {
@@ -154,13 +176,17 @@ fn cases() -> Vec<Case> {
     }
     cases.push(case(Shape { rows: 33, down: Some((5, Format::F16)), ..plain("f16, adapter f16", Format::F16) }));
     cases.push(case(Shape { parts: 48, cols: 96, ..plain("q4 of a normed x", q4) }));
+    for (name, format) in FORMATS {
+        let down = Some((40, if format == Format::F16 { Format::Q8 } else { Format::F16 }));
+        cases.push(case(Shape { whole: true, cols: 228, down, ..plain(name, format) }));
+    }
     cases
 }
 
 fn case(s: Shape) -> Case {
     const EPS: f32 = 1e-5;
     let packed = s.format.pack(s.rows, s.cols, &noise("w", s.rows * s.cols)).expect("small values");
-    let x = noise("x", s.cols);
+    let x = if s.whole { whole_numbers(s.cols) } else { noise("x", s.cols) };
     let squares: Vec<f32> = noise("parts", s.parts).into_iter().map(f32::abs).collect();
     let mean: f64 = squares.iter().map(|v| f64::from(*v)).sum::<f64>() / s.cols as f64;
     let factor = if s.parts == 0 { 1.0 } else { 1.0 / (mean + f64::from(EPS)).sqrt() };
@@ -182,7 +208,7 @@ fn case(s: Shape) -> Case {
         imports.push(NO_DOWN);
     }
     let initial = bytemuck::cast_slice(&vec![0.5_f32; y.len()]).to_vec();
-    let output = Output { initial, ..output_f32("y", y) };
+    let output = Output { initial, ..output_f32("y", y) }.exact_in_bytes(s.whole);
     // What lies past K in the buffer must not matter, NaN included; but for the sums of squares.
     let mut padded = x;
     padded.extend(squares);
@@ -200,7 +226,7 @@ fn case(s: Shape) -> Case {
         eps: EPS,
     };
     Case {
-        name: format!("{} {rows} x {}", s.name, s.cols),
+        name: format!("{} {rows} x {}{}", s.name, s.cols, if s.whole { ", x in int8" } else { "" }),
         imports,
         constants,
         params: bytemuck::bytes_of(&params).to_vec(),

@@ -77,8 +77,19 @@ pub struct Variant {
     pub imports: &'static [Choice],
     /// Override constants that this variant fixes.
     pub constants: &'static [Constant],
+    /// Files of data imports that it cannot work with.
+    pub refuses: &'static [&'static str],
+    /// Whether it rounds x, beyond the arithmetic of f32: outputs may then be off by the case's wider bound.
+    pub rounds_x: bool,
     /// What the device must have.
     pub needs: Needs,
+}
+
+impl Variant {
+    /// Whether it can work with what the data decides.
+    pub fn takes(&self, data: &[Choice]) -> bool {
+        !data.iter().any(|(_, file)| self.refuses.contains(file))
+    }
 }
 
 /// An override constant with its value.
@@ -88,23 +99,31 @@ pub type Constant = (&'static str, f64);
 pub type Choice = (&'static str, &'static str);
 
 /// The variant that needs nothing.
-pub(crate) const PORTABLE: Variant =
-    Variant { name: "portable", imports: &[], constants: &[], needs: Needs { subgroup: 0 } };
+pub(crate) const PORTABLE: Variant = Variant {
+    name: "portable",
+    imports: &[],
+    constants: &[],
+    refuses: &[],
+    rounds_x: false,
+    needs: Needs { subgroup: 0 },
+};
 
 /// Variants of a kernel whose only freedom is how it reduces over a workgroup.
 pub(crate) const REDUCTIONS: &[Variant] = &[
-    Variant {
-        name: "subgroup",
-        imports: &[("reduce", "reduce_subgroup")],
-        constants: &[],
-        needs: Needs { subgroup: 1 },
-    },
+    Variant { name: "subgroup", imports: &[("reduce", "reduce_subgroup")], needs: Needs { subgroup: 1 }, ..PORTABLE },
     Variant { imports: &[("reduce", "reduce_workgroup")], ..PORTABLE },
 ];
 
 /// How many columns (tokens, pixels) are multiplied with a matrix.
 pub(crate) const PRODUCTS: &[Variant] = &[
-    Variant { name: "stripe", imports: &[("product", "stripe")], constants: &[], needs: Needs { subgroup: 8 } },
+    Variant { name: "stripe", imports: &[("product", "stripe")], needs: Needs { subgroup: 8 }, ..PORTABLE },
+    Variant {
+        name: "dp4a",
+        imports: &[("product", "tile_bytes")],
+        refuses: &["weights_f16"],
+        rounds_x: true,
+        ..PORTABLE
+    },
     Variant { name: "tile", imports: &[("product", "tile")], ..PORTABLE },
 ];
 
@@ -112,7 +131,7 @@ pub(crate) const PRODUCTS: &[Variant] = &[
 pub(crate) fn product_grid(variant: &Variant, rows: u32, columns: u32) -> [u32; 3] {
     match variant.name {
         "stripe" => [columns.div_ceil(8), rows.div_ceil(64), 1],
-        _ => [rows.div_ceil(32), columns.div_ceil(32), 1],
+        _ => [rows.div_ceil(64), columns.div_ceil(64), 1],
     }
 }
 
@@ -257,6 +276,7 @@ imports! {
     "act_gelu": [],
     "act_none": [],
     "act_quick_gelu": [],
+    "bytes": [],
     "handed": [],
     "hlora": [],
     "kv_load_f16": [],
@@ -268,16 +288,20 @@ imports! {
     "kv_update_f16": [write(8, "k_cache"), write(9, "v_cache")],
     "kv_update_f32": [write(8, "k_cache"), write(9, "v_cache")],
     "kv_update_q8": [write(8, "k_cache"), write(9, "v_cache")],
+    "reach_bytes": [],
     "reach_direct": [],
     "reach_handed": [],
     "reduce_subgroup": [],
     "reduce_workgroup": [],
     "rotary": [],
-    "rows": [],
+    "rows_bytes": [],
+    "rows_float": [],
     "split": [],
     "step": [],
+    "store_eight": [],
     "stripe": [],
     "tile": [],
+    "tile_bytes": [],
     "weights_f16": [read(10, "quants")],
     "weights_none": [],
     "weights_q4": [read(10, "quants"), read(11, "scales"), read(12, "zero_points")],

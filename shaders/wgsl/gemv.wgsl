@@ -44,6 +44,7 @@ fn main(lane: XLane, @builtin(local_invocation_id) local: vec3<u32>, @builtin(wo
     let row0 = (group.x - select(0u, own_groups, adapts)) * LANES * 4u + local.x;
     // Rows past the end repeat the last one; their sums are not stored.
     let rows = min(vec4(row0, row0 + LANES, row0 + 2u * LANES, row0 + 3u * LANES), vec4(end - 1u));
+    x_prepare(local.y * LANES + local.x, LANES * SPLIT, params.blocks, select(NATURAL, down_NATURAL, adapts));
     var sums: vec4<f32>;
     if adapts {
         sums = down_rows_dot(rows, lane, first_block(local), SPLIT, params.blocks, end);

@@ -29,6 +29,7 @@ fn main(lane: XLane, @builtin(local_invocation_id) local: vec3<u32>, @builtin(wo
     let row0 = first + local.x;
     // Rows past the end repeat the last one; their sums are not stored.
     let rows = min(vec4(row0, row0 + LANES, row0 + 2u * LANES, row0 + 3u * LANES), vec4(params.rows - 1u));
+    x_prepare(local.y * LANES + local.x, LANES * SPLIT, params.blocks, NATURAL);
     let sums = joined(rows_dot(rows, lane, first_block(local), SPLIT, params.blocks, params.rows), local);
     if local.y == 0u {
         var squares = vec4(0.0);

@@ -17,7 +17,7 @@ fn data_choices(kernel: &Kernel) -> Vec<Vec<Choice>> {
 fn each(mut check: impl FnMut(&Kernel, &Variant, &[Choice], &naga::Module, &naga::valid::ModuleInfo)) {
     for kernel in shaders::kernels() {
         for variant in kernel.variants {
-            for choices in data_choices(kernel) {
+            for choices in data_choices(kernel).into_iter().filter(|choices| variant.takes(choices)) {
                 let imports = [variant.imports, &choices].concat();
                 let label = format!("{} {} {choices:?}", kernel.name, variant.name);
                 let source = shaders::compose(kernel, &imports).unwrap_or_else(|e| panic!("{label}: {e}"));

@@ -73,7 +73,7 @@ pub fn all() -> Result<Vec<Program>, String> {
     let mut programs = Vec::new();
     for kernel in shaders::kernels() {
         for variant in kernel.variants {
-            for choices in data_choices(kernel) {
+            for choices in data_choices(kernel).into_iter().filter(|choices| variant.takes(choices)) {
                 let imports = [variant.imports, &choices].concat();
                 let bindings = kernel.all_bindings(&imports);
                 let short = |(slot, file): &Choice| {

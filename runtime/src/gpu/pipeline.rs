@@ -20,9 +20,9 @@ pub struct Pipeline {
 }
 
 impl Gpu {
-    /// The variant that selection takes for this device.
-    pub fn select(&self, kernel: &Kernel) -> &'static Variant {
-        devices::select(kernel, self.facts(), self.profile(), &self.inner.forced)
+    /// The variant that selection takes for this device and what the data decides.
+    pub fn select(&self, kernel: &Kernel, data: &[Choice]) -> &'static Variant {
+        devices::select(kernel, data, self.facts(), self.profile(), &self.inner.forced)
     }
 
     /// The pipeline of `variant`, with the imports and constants that the data decides.

@@ -161,14 +161,14 @@ impl<'a> Builder<'a> {
         self.drafts.push(Draft { pipeline, params, bound, grid, label });
     }
 
-    pub(super) fn select(&self, kernel: &Kernel) -> &'static Variant {
-        self.gpu.select(kernel)
+    pub(super) fn select(&self, kernel: &Kernel, data: &[Choice]) -> &'static Variant {
+        self.gpu.select(kernel, data)
     }
 
     /// The variant of a GEMV for an x of `cols`.
     pub(super) fn gemv_variant(&self, kernel: &Kernel, cols: usize) -> &'static Variant {
-        let portable = || &kernel.variants[kernel.variants.len() - 1];
-        if cols > gemv::UNIFORM_X_COLS { portable() } else { self.gpu.select(kernel) }
+        let selected = self.gpu.select(kernel, &[]);
+        if gemv::takes_cols(selected, cols) { selected } else { &kernel.variants[kernel.variants.len() - 1] }
     }
 
     /// Workgroups that keep this device busy.
@@ -199,7 +199,7 @@ impl<'a> Builder<'a> {
         bound: Vec<(&'static str, Bound)>,
         grid: [u32; 3],
     ) {
-        self.step(kernel, self.gpu.select(kernel), imports, &[], params, bound, grid, "");
+        self.step(kernel, self.gpu.select(kernel, imports), imports, &[], params, bound, grid, "");
     }
 
     /// Rows of the embedding table, or of the picture, by token.
@@ -320,7 +320,7 @@ impl<'a> Builder<'a> {
                 accumulate: u32::from(accumulate),
                 tokens: y.rows as u32,
             };
-            let variant = self.gpu.select(&gemm::KERNEL);
+            let variant = self.gpu.select(&gemm::KERNEL, &imports);
             let grid = gemm::grid(variant, rows, y.rows as u32);
             self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
         }
@@ -356,7 +356,7 @@ impl<'a> Builder<'a> {
             kv_factors: 0,
         };
         let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", k.into()), ("v_cache", v.into())];
-        let grid = attention::grid(heads as u32, q.rows as u32);
+        let grid = attention::grid(heads as u32, (width / heads) as u32, q.rows as u32);
         self.simple(&attention::KERNEL, &[KvFormat::F32.read_import()], params, bound, grid);
         out
     }
@@ -438,8 +438,8 @@ impl<'a> Builder<'a> {
         let mut bound: Vec<(&'static str, Bound)> =
             vec![("x", x.into()), ("y", y.into()), ("bias", (&conv.bias.buffer).into())];
         bound.extend(planes(PLANES, shard));
-        let variant = self.gpu.select(&conv::KERNEL);
         let imports = [weight.format.import()];
+        let variant = self.gpu.select(&conv::KERNEL, &imports);
         let grid = conv::grid(variant, &params);
         self.step(&conv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
     }

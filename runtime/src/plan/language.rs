@@ -213,7 +213,7 @@ impl<'a> Builder<'a> {
         bound.extend(planes(PLANES, shard));
         let imports = [imports, &[hlora.up.format.import()]].concat();
         let constants = hlora.up.format.constants();
-        let variant = self.select(kernel);
+        let variant = self.select(kernel, &imports);
         self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
     }
 
@@ -312,7 +312,7 @@ impl<'a> Builder<'a> {
             kv_factors: a.kv_factors,
         };
         let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", a.k.into()), ("v_cache", a.v.into())];
-        let grid = attention::grid(a.heads as u32, q.rows as u32);
+        let grid = attention::grid(a.heads as u32, a.head_dim as u32, q.rows as u32);
         self.simple(&attention::KERNEL, &[a.kv.read_import()], params, bound, grid);
         out
     }

@@ -14,3 +14,6 @@ fn x_quad(part: vec4<f32>, block: u32, j: u32) -> vec4<f32> {
     let i4 = block * 8u + j;
     return select(x[i4], vec4(0.0), RAGGED && i4 >= params.cols4);
 }
+
+// Before x is used; by all threads. Nothing to do.
+fn x_prepare(thread: u32, threads: u32, blocks: u32, natural: bool) {}

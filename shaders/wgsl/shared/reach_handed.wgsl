@@ -17,3 +17,6 @@ fn x_part(block: u32, lane: XLane) -> vec4<f32> {
 fn x_quad(part: vec4<f32>, block: u32, j: u32) -> vec4<f32> {
     return handed(part, j);
 }
+
+// Before x is used; by all threads. Nothing to do.
+fn x_prepare(thread: u32, threads: u32, blocks: u32, natural: bool) {}

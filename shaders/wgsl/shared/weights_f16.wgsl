@@ -24,3 +24,20 @@ fn weights_quad(block: Block, j: u32, factor: Factor) -> vec4<f32> {
     let four = select(eight.xy, eight.zw, (j & 1u) == 1u);
     return vec4(unpack2x16float(four.x), unpack2x16float(four.y));
 }
+
+// How `bytes` orders x for the function below.
+const NATURAL: bool = true;
+
+// A block times 32 values in int8; without their scale.
+fn weights_dot(block: Block, factor: Factor, a: vec4<u32>, b: vec4<u32>, total: f32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < 4u; i++) {
+        let low = select(block.a, block.b, (i & 1u) == 1u);
+        let eight = select(low, select(block.c, block.d, (i & 1u) == 1u), i >= 2u);
+        let x = select(a, b, i >= 2u);
+        let pair = select(x.xy, x.zw, (i & 1u) == 1u);
+        sum += dot(vec4(unpack2x16float(eight.x), unpack2x16float(eight.y)), vec4<f32>(unpack4xI8(pair.x)))
+            + dot(vec4(unpack2x16float(eight.z), unpack2x16float(eight.w)), vec4<f32>(unpack4xI8(pair.y)));
+    }
+    return sum;
+}

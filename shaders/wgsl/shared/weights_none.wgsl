@@ -15,3 +15,9 @@ fn weights_factor(row: u32, block: u32, rows: u32) -> Factor {
 fn weights_quad(block: Block, j: u32, factor: Factor) -> vec4<f32> {
     return vec4(0.0);
 }
+
+const NATURAL: bool = true;
+
+fn weights_dot(block: Block, factor: Factor, a: vec4<u32>, b: vec4<u32>, total: f32) -> f32 {
+    return 0.0;
+}

@@ -22,3 +22,19 @@ fn weights_factor(row: u32, block: u32, rows: u32) -> Factor {
 fn weights_quad(block: Block, j: u32, factor: Factor) -> vec4<f32> {
     return vec4<f32>(unpack4xI8(select(block.a[j & 3u], block.b[j & 3u], j >= 4u)));
 }
+
+// How `bytes` orders x for the two functions below.
+const NATURAL: bool = true;
+
+// The integers of a block, without scale.
+fn weights_words(block: Block, factor: Factor) -> Block {
+    return block;
+}
+
+// A block times 32 values in int8; without their scale.
+fn weights_dot(block: Block, factor: Factor, a: vec4<u32>, b: vec4<u32>, total: f32) -> f32 {
+    let w = block;
+    let sum = dot4I8Packed(w.a.x, a.x) + dot4I8Packed(w.a.y, a.y) + dot4I8Packed(w.a.z, a.z) + dot4I8Packed(w.a.w, a.w)
+        + dot4I8Packed(w.b.x, b.x) + dot4I8Packed(w.b.y, b.y) + dot4I8Packed(w.b.z, b.z) + dot4I8Packed(w.b.w, b.w);
+    return factor.scale * f32(sum);
+}
