@@ -46,7 +46,7 @@ class Plan:
     watch: int  # steps between measurements on validation pictures
 
 
-FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3600, "vq": 1400, "generate": 1600}, 100, 400)
+FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3600, "vq": 1400, "generate": 1100}, 100, 400)
 SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
 BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
 RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
