@@ -39,7 +39,8 @@ impl Forced {
 
 /// Whether a device has what a variant needs.
 pub fn meets(facts: &Facts, needs: &Needs) -> bool {
-    needs.subgroup == 0 || facts.subgroups && facts.subgroup_size[0] >= needs.subgroup
+    let subgroups = needs.subgroup == 0 || facts.subgroups && facts.subgroup_size[0] >= needs.subgroup;
+    subgroups && (needs.coop == 0 || facts.f16 && facts.coop.contains(&needs.coop))
 }
 
 /// The variant for `kernel`: the forced one if it fits, else the first of the profile's preferences that fits, else
@@ -67,7 +68,10 @@ mod tests {
         let mut all = Vec::new();
         for kind in [Kind::Discrete, Kind::Integrated, Kind::Cpu, Kind::Other] {
             for (subgroups, smallest) in [(false, 4), (true, 4), (true, 8)] {
-                all.push(Facts { kind, subgroups, subgroup_size: [smallest, 32], ..Facts::floor() });
+                let facts = Facts { kind, subgroups, subgroup_size: [smallest, 32], f16: true, ..Facts::floor() };
+                for coop in [vec![], vec![8], vec![16], vec![16, 8]] {
+                    all.push(Facts { coop, ..facts.clone() });
+                }
             }
         }
         all
@@ -122,6 +126,18 @@ mod tests {
         assert_eq!(select(&shaders::rmsnorm::KERNEL, &facts, &GENERIC, &forced).name, "portable");
         assert!(Forced::parse("gemv=coop").unwrap_err().contains("split_k"));
         assert!(Forced::parse("nothing").is_err());
+    }
+
+    #[test]
+    fn cooperative_matrices_are_taken_where_there_are_any_of_the_right_kind() {
+        let gemm = |facts: &Facts| select(&shaders::gemm::KERNEL, facts, &GENERIC, &Forced::default()).name;
+        let facts =
+            |f16, subgroups, coop: &[u32]| Facts { f16, subgroups, coop: coop.to_vec(), ..Facts::floor() };
+        assert_eq!(gemm(&facts(true, true, &[8, 16])), "coop16");
+        assert_eq!(gemm(&facts(true, true, &[8])), "coop8");
+        assert_eq!(gemm(&facts(true, true, &[])), "tile");
+        assert_eq!(gemm(&facts(false, true, &[16])), "tile");
+        assert_eq!(gemm(&facts(true, false, &[16])), "tile");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::case::{input_f32, noise, output_f32};
 use crate::gemv::{FORMATS, weight_inputs};
-use crate::kernel::{PRODUCTS, product_grid, read, uniform, write};
+use crate::kernel::{PRODUCTS, coop, product_grid, read, uniform, write};
 use crate::{Case, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
@@ -29,7 +29,12 @@ pub const KERNEL: Kernel = Kernel {
     bindings: &[uniform(0, "params"), read(2, "x"), write(3, "y")],
     params_bytes: size_of::<Params>(),
     data_imports: &[("weights", &["weights_q4", "weights_q8", "weights_f16"])],
-    variants: PRODUCTS,
+    variants: &[
+        coop("coop16", 16, &[("product", "coop16")]),
+        coop("coop8", 8, &[("product", "coop8")]),
+        PRODUCTS[0],
+        PRODUCTS[1],
+    ],
     cases,
 };
 

@@ -1,7 +1,7 @@
 //! One token times a matrix; see `wgsl/gemv.wgsl`.
 
 use crate::case::{Output, input_f32, input_u32, noise, output_f32};
-use crate::kernel::{Needs, uniform, write};
+use crate::kernel::{Needs, PORTABLE, uniform, write};
 use crate::{Case, Choice, Constant, Format, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
@@ -31,19 +31,20 @@ pub(crate) const SPREADS: &[Variant] = &[
         name: "broadcast",
         imports: &[("x", "x_uniform"), ("reach", "reach_handed"), ("spread", "whole")],
         constants: &[("LANES", 8.0)],
-        needs: Needs { subgroup: 8 },
+        needs: Needs { subgroup: 8, ..Needs::NOTHING },
+        ..PORTABLE
     },
     Variant {
         name: "uniform_x",
         imports: &[("x", "x_uniform"), ("reach", "reach_direct"), ("spread", "whole")],
         constants: &[("LANES", 8.0)],
-        needs: Needs { subgroup: 0 },
+        ..PORTABLE
     },
     Variant {
         name: "split_k",
         imports: &[("x", "x_storage"), ("reach", "reach_direct"), ("spread", "split")],
         constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
-        needs: Needs { subgroup: 0 },
+        ..PORTABLE
     },
 ];
 

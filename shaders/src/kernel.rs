@@ -66,6 +66,13 @@ pub(crate) const fn write(index: u32, name: &'static str) -> Binding {
 pub struct Needs {
     /// Subgroup operations, in subgroups of at least so many; 0: none.
     pub subgroup: u32,
+    /// Cooperative matrices of so many rows and columns, f16 with f32 sums, and f16 itself; 0: none.
+    pub coop: u32,
+}
+
+impl Needs {
+    /// The WebGPU floor.
+    pub const NOTHING: Needs = Needs { subgroup: 0, coop: 0 };
 }
 
 /// One way of computing a kernel.
@@ -79,6 +86,8 @@ pub struct Variant {
     pub constants: &'static [Constant],
     /// What the device must have.
     pub needs: Needs,
+    /// Largest normalised mean square error where it rounds what the reference does not; 0 where the case's bound holds.
+    pub bound: f64,
 }
 
 /// An override constant with its value.
@@ -89,29 +98,41 @@ pub type Choice = (&'static str, &'static str);
 
 /// The variant that needs nothing.
 pub(crate) const PORTABLE: Variant =
-    Variant { name: "portable", imports: &[], constants: &[], needs: Needs { subgroup: 0 } };
+    Variant { name: "portable", imports: &[], constants: &[], needs: Needs::NOTHING, bound: 0.0 };
 
 /// Variants of a kernel whose only freedom is how it reduces over a workgroup.
 pub(crate) const REDUCTIONS: &[Variant] = &[
     Variant {
         name: "subgroup",
         imports: &[("reduce", "reduce_subgroup")],
-        constants: &[],
-        needs: Needs { subgroup: 1 },
+        needs: Needs { subgroup: 1, ..Needs::NOTHING },
+        ..PORTABLE
     },
     Variant { imports: &[("reduce", "reduce_workgroup")], ..PORTABLE },
 ];
 
 /// How many columns (tokens, pixels) are multiplied with a matrix.
 pub(crate) const PRODUCTS: &[Variant] = &[
-    Variant { name: "stripe", imports: &[("product", "stripe")], constants: &[], needs: Needs { subgroup: 8 } },
+    Variant {
+        name: "stripe",
+        imports: &[("product", "stripe")],
+        needs: Needs { subgroup: 8, ..Needs::NOTHING },
+        ..PORTABLE
+    },
     Variant { name: "tile", imports: &[("product", "tile")], ..PORTABLE },
 ];
 
-/// Workgroups of a variant of [`PRODUCTS`].
+/// The same by cooperative matrices of `side` x `side`, in the file `product`. x is rounded to f16 and so is every weight,
+/// each at most 2^-11 off: 8e-8 of the square in each, at most.
+pub(crate) const fn coop(name: &'static str, side: u32, product: &'static [Choice]) -> Variant {
+    Variant { name, imports: product, needs: Needs { subgroup: 1, coop: side }, bound: 2e-7, ..PORTABLE }
+}
+
+/// Workgroups of a variant of [`PRODUCTS`], or of [`coop`].
 pub(crate) fn product_grid(variant: &Variant, rows: u32, columns: u32) -> [u32; 3] {
     match variant.name {
         "stripe" => [columns.div_ceil(8), rows.div_ceil(64), 1],
+        "coop16" | "coop8" => [rows.div_ceil(64), columns.div_ceil(64), 1],
         _ => [rows.div_ceil(32), columns.div_ceil(32), 1],
     }
 }
@@ -257,6 +278,9 @@ imports! {
     "act_gelu": [],
     "act_none": [],
     "act_quick_gelu": [],
+    "coop": [],
+    "coop16": [],
+    "coop8": [],
     "handed": [],
     "hlora": [],
     "kv_load_f16": [],

@@ -116,7 +116,7 @@ fn main() {
     for Timed { kernel, what, flops, mut case } in timed {
         let constants = if kernel.name == "conv" { vec![("SIDE", 3.0)] } else { vec![] };
         case.constants.extend(constants);
-        let variant = gpu.select(kernel);
+        let variant = gpu.select_for(kernel, &case.imports, &case.constants);
         let mut seconds = gpu.time(kernel, variant, &case, 7).expect("runs");
         seconds.sort_by(f64::total_cmp);
         let (median, spread) = (seconds[3], (seconds[6] - seconds[0]) / seconds[3]);

@@ -1,4 +1,8 @@
 //! Every variant of every kernel that the device can run, on every case, against the kernel's CPU reference.
+#![expect(clippy::print_stderr, reason = "a skipped check says so")]
+
+mod cache;
+mod coop;
 
 use runtime::gpu::Gpu;
 
@@ -15,7 +19,7 @@ fn check(gpu: &Gpu) {
                     Ok(outcomes) => {
                         assert_eq!(outcomes.len(), case.outputs.len(), "{label}: an output has no binding");
                         for (outcome, output) in outcomes.iter().zip(&case.outputs) {
-                            if outcome.error > output.bound {
+                            if outcome.error > output.bound.max(variant.bound) {
                                 failures.push(format!("{label}: {} is off by NMSE {:e}", outcome.name, outcome.error));
                             }
                             if !outcome.in_bounds {

@@ -320,7 +320,7 @@ impl<'a> Builder<'a> {
                 accumulate: u32::from(accumulate),
                 tokens: y.rows as u32,
             };
-            let variant = self.gpu.select(&gemm::KERNEL);
+            let variant = self.gpu.select_for(&gemm::KERNEL, &imports, &constants);
             let grid = gemm::grid(variant, rows, y.rows as u32);
             self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
         }
@@ -473,6 +473,7 @@ impl<'a> Builder<'a> {
         if let Some(error) = self.error {
             return Err(error);
         }
+        self.gpu.save_pipelines();
         let buffers = self.place(pool)?;
         // Uniform slices must start at multiples of 256.
         let stride = |draft: &Draft| draft.params.len().next_multiple_of(256);
