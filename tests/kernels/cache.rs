@@ -78,8 +78,3 @@ fn a_folder_that_cannot_be_is_no_error() {
     std::fs::write(&file, "").expect("written");
     use_and_save(&file.join("below"));
 }
-
-#[test]
-fn nothing_is_written_where_no_folder_is_given() {
-    tests::gpu().save_pipelines();
-}

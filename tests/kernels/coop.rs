@@ -32,7 +32,7 @@ fn they_are_used_where_they_are_right() {
     }
 }
 
-/// Known answers that are wrong by a thousandth in a single value.
+/// Known answers with one wrong value each.
 fn wrong() -> Vec<Case> {
     let mut cases = (gemm::KERNEL.cases)();
     for case in &mut cases {

@@ -5,8 +5,9 @@
 // Weights and x are rounded to f16, sums are f32. A larger x is cut to the f16 range. A weight is a few steps of its f16
 // scale, and what it was rounded from lay within the range.
 //
-// The kernel brings what `tile` asks for. `Left` (columns), `Right` (rows) and `Sums` are fragments, with `left(at)`,
-// `right(at)`, `multiplied(left, right, sums)` and `put_sums(sums, at)`; the files that import this one bring those.
+// The kernel brings what `tile` asks for. The files that import this one bring fragments: `Left` (16 columns x DEPTH k),
+// `Right` (16 rows x DEPTH k) and `Sums`, with `left(at)`, `right(at)`, `multiplied(left, right, sums)` and
+// `put_sums(sums, at)`.
 
 // Between two rows, in halves: 32, and 8 more so that eight rows lie in different banks.
 const STRIDE: u32 = 40u;
@@ -87,7 +88,7 @@ fn main(
             }
             workgroupBarrier();
             if quarter < 4u {
-                for (var k = 0u; k < 32u; k += 16u) {
+                for (var k = 0u; k < 32u; k += DEPTH) {
                     let l0 = left(left_at + k);
                     let l1 = left(left_at + k + 16u * STRIDE);
                     let r0 = right(right_at + k);

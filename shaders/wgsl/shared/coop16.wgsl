@@ -5,6 +5,8 @@ enable wgpu_cooperative_matrix;
 
 #import coop
 
+const DEPTH: u32 = 16u;
+
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
