@@ -131,8 +131,7 @@ mod tests {
     #[test]
     fn cooperative_matrices_are_taken_where_there_are_any_of_the_right_kind() {
         let gemm = |facts: &Facts| select(&shaders::gemm::KERNEL, facts, &GENERIC, &Forced::default()).name;
-        let facts =
-            |f16, subgroups, coop: &[u32]| Facts { f16, subgroups, coop: coop.to_vec(), ..Facts::floor() };
+        let facts = |f16, subgroups, coop: &[u32]| Facts { f16, subgroups, coop: coop.to_vec(), ..Facts::floor() };
         assert_eq!(gemm(&facts(true, true, &[8, 16])), "coop16");
         assert_eq!(gemm(&facts(true, true, &[8])), "coop8");
         assert_eq!(gemm(&facts(true, true, &[])), "tile");

@@ -45,7 +45,13 @@ pub fn grid(variant: &Variant, rows: u32, tokens: u32) -> [u32; 3] {
 
 /// `Y[t] = W X[t]`, `[n][N]`, in f64.
 pub fn reference(weights: &Packed, x: &[f32]) -> Vec<f32> {
-    x.chunks_exact(weights.cols).flat_map(|token| crate::gemv::reference(weights, token)).collect()
+    let unpacked = weights.unpack();
+    let dot = |row: &[f32], token: &[f32]| {
+        row.iter().zip(token).map(|(w, v)| f64::from(*w) * f64::from(*v)).sum::<f64>() as f32
+    };
+    x.chunks_exact(weights.cols)
+        .flat_map(|token| unpacked.chunks_exact(weights.cols).map(move |row| dot(row, token)))
+        .collect()
 }
 
 fn cases() -> Vec<Case> {
