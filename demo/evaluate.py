@@ -117,19 +117,10 @@ def removed(p: P.Phantom, drawn: np.ndarray, clean: np.ndarray, before: np.ndarr
     return bool(gone and np.square(d - c)[~where].mean() < 18 ** 2)
 
 
-def overlap(p: P.Phantom, drawn: np.ndarray) -> float:
-    """Intersection over union of the green veil and the truth; a normal picture is right when (almost) nothing is green."""
-    truth, found = P.lesion_mask(p, drawn.shape[0]), P.marked_pixels(drawn)
-    if not p.lesions:
-        return float(found.sum() <= 4)
-    return float((truth & found).sum() / max(1, (truth | found).sum()))
-
-
 def true_drawing(seed: int, task: str, size: int) -> np.ndarray:
     """What a perfect model would draw, uint8 [size, size, 3]."""
     p = P.phantom(seed)
-    small = P.shrink(P.render(p, lesions=task != "remove"), size)
-    return P.marked(p, small) if task == "mark" else P.colour(small)
+    return P.colour(P.shrink(P.render(p, lesions=task != "remove"), size))
 
 
 def draw_all(model: HealthGpt, text: Text, seeds: Sequence[int], held_out: bool = True) -> tuple[dict[str, float], dict[tuple[int, str], tuple[str, list[int], np.ndarray]]]:
@@ -155,11 +146,6 @@ def draw_all(model: HealthGpt, text: Text, seeds: Sequence[int], held_out: bool 
                         got["ssim"].append(ssim(picture, P.colour(before)))
                     elif task == "remove" and p.lesions:
                         got["removed"].append(float(removed(p, picture, clean, before)))
-                    elif task == "mark":
-                        iou = overlap(p, picture)
-                        got["mark iou" if p.lesions else "unmarked normals"].append(iou)
-                        if p.lesions:
-                            got["marked"].append(float(iou >= 0.5))
     return {k: float(np.mean(v)) for k, v in got.items()}, results
 
 

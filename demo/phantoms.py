@@ -237,19 +237,6 @@ def colour(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def marked(p: Phantom, grey: np.ndarray) -> np.ndarray:
-    """The picture with a green veil over each lesion, uint8 [size, size, 3]."""
-    out, mask = colour(grey), lesion_mask(p, grey.shape[0])
-    out[mask] = (out[mask] * 0.4 + np.array([0, 255, 0]) * 0.6).astype(np.uint8)
-    return out
-
-
-def marked_pixels(picture: np.ndarray) -> np.ndarray:
-    """Where a picture carries the veil: the inverse of `marked`, for measuring."""
-    rgb = picture.astype(np.int16)
-    return rgb[..., 1] - np.maximum(rgb[..., 0], rgb[..., 2]) > 70
-
-
 def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--sheet", type=Path)
@@ -262,7 +249,7 @@ def main() -> None:
         for seed in range(a.first, a.first + 24):
             p = phantom(seed)
             g = render(p)
-            big = np.hstack([colour(g), colour(render(p, lesions=False)), marked(p, g)])
+            big = np.hstack([colour(g), colour(render(p, lesions=False))])
             cells.append(big)
             print(seed, p.range_cm, p.caption, [(x.kind, x.side, x.depth_cm, x.size_mm) for x in p.lesions])
         Image.fromarray(np.vstack([np.hstack(cells[i:i + 3]) for i in range(0, 24, 3)])).save(a.sheet)

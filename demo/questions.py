@@ -371,9 +371,7 @@ def caption_question(p: Phantom, rng: Rng) -> Question:
 RECONSTRUCT = (("Reconstruct the (image|picture|scan|ultrasound).", "Reconstruct (this|the) (image|scan).", "(Copy|Redraw|Repeat|Reproduce) (the|this) (image|picture|scan)."), ("Please reconstruct this ultrasound.", "Reproduce this ultrasound."))
 REMOVE = (("(Remove|Delete|Erase|Take away) the (lesion|lesions|abnormality|finding|findings)( from the (image|scan)|).", "(Show|Draw) the (image|scan|picture) without (the |)(lesion|lesions|findings).", "Make the (image|scan) normal."),
           ("Please remove the lesion.", "Remove all lesions from this image."))
-MARK = (("(Mark|Highlight|Colour|Outline|Segment) the (lesion|lesions|abnormality|finding|findings)( in the (image|scan)|).", "(Show|Draw) (where the (lesion|finding) is|the (position|location) of the lesion).", "(Mark|Segment) (all|any) (lesions|findings)."),
-        ("Please mark the lesion.", "Highlight all lesions in this image."))
-DRAW = {"reconstruct": RECONSTRUCT, "remove": REMOVE, "mark": MARK}
+DRAW = {"reconstruct": RECONSTRUCT, "remove": REMOVE}
 
 
 def instruction(task: str, rng: Rng, held_out: bool = False) -> str:

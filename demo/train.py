@@ -92,8 +92,7 @@ class Data:
         """Small colour pictures: what each task should draw."""
         out = []
         for s in seeds:
-            small = P.shrink(np.asarray(self.pictures[s]), draw)
-            out.append(P.colour(np.asarray(self.clean[s])) if task == "remove" else P.marked(P.phantom(s), small) if task == "mark" else P.colour(small))
+            out.append(P.colour(np.asarray(self.clean[s]) if task == "remove" else P.shrink(np.asarray(self.pictures[s]), draw)))
         return np.stack(out)
 
 
@@ -245,7 +244,7 @@ def ask_loss(model: HealthGpt, text: Text, data: Data, seeds: np.ndarray, rng: n
 # ---------------------------------------------------------------- pictures out
 
 def vq_loss(vq: GumbelVq, data: Data, seeds: np.ndarray, rng: np.random.Generator, done: float, draw: int) -> tuple[Tensor, dict[str, float]]:
-    tasks = rng.choice(("reconstruct", "remove", "mark"), len(seeds))
+    tasks = rng.choice(("reconstruct", "remove"), len(seeds))
     x = to_vq(np.concatenate([data.targets([int(s)], str(t), draw) for s, t in zip(seeds, tasks)]))
     temperature = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, done / 0.8)))
     y, logits = vq(x, temperature)
@@ -285,7 +284,7 @@ def draw_ids(c: Config, text: Text, instruction: str, codes: np.ndarray | None, 
 
 def generate_loss(model: HealthGpt, text: Text, data: Data, codes: np.ndarray, seeds: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
     tasks = list(Q.DRAW)
-    rows = [[draw_ids(model.c, text, Q.instruction(tasks[k], rng), codes[s, k], codes[s, tasks.index("reconstruct")]) for k in rng.permutation(3)[:2]] for s in seeds]
+    rows = [[draw_ids(model.c, text, Q.instruction(tasks[k], rng), codes[s, k], codes[s, tasks.index("reconstruct")]) for k in rng.permutation(len(tasks))] for s in seeds]
     prefix = prefix_of(model, text, data.pictures[seeds], "generate", model.generate.mm_projector)
     loss, hit = packed_loss(model, prefix, rows, "generate", model.generate)
     return loss, {"tokens": hit}

@@ -78,6 +78,9 @@ pub struct On {
     /// Device memory to use at most, in bytes or with a unit: 4GiB
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub memory: Option<u64>,
+    /// Do not keep compiled kernels for the next time in your cache folder
+    #[arg(long, env = "HEALTHGPT_NO_CACHE")]
+    pub no_cache: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

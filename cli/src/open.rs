@@ -5,6 +5,7 @@ use crate::failure::Result;
 use runtime::gpu::Options;
 use runtime::{Model, OpenOptions, Session, SessionOptions};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 impl From<Task> for runtime::model::Task {
@@ -38,8 +39,23 @@ pub fn options(on: &On, task: Task) -> OpenOptions {
         variants: on.variant.clone(),
         without_subgroups: std::env::var_os("HEALTHGPT_NO_SUBGROUPS").is_some(),
         memory_bytes: on.memory,
+        cache_dir: if on.no_cache { None } else { cache_dir() },
     };
     OpenOptions { tasks: vec![task.into()], gpu, ..Default::default() }
+}
+
+/// Where programs keep what they can make again, for this user.
+fn cache_dir() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = |below| named("HOME").map(|home| home.join(below));
+    let folder = if cfg!(windows) {
+        named("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        home("Library/Caches")
+    } else {
+        named("XDG_CACHE_HOME").or_else(|| home(".cache"))
+    };
+    Some(folder?.join("healthgpt"))
 }
 
 /// How the session is planned.

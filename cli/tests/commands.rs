@@ -38,6 +38,7 @@ fn healthgpt(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_healthgpt"));
     // A layer of Mesa's prints about Wayland where there is no desktop.
     command.args(args).env("NODEVICE_SELECT", "1").stdin(Stdio::null());
+    command.env("HEALTHGPT_NO_CACHE", "1");
     for name in ["HEALTHGPT_MODEL", "HEALTHGPT_PROFILE", "HEALTHGPT_VARIANT"] {
         command.env_remove(name);
     }
@@ -593,4 +594,23 @@ fn the_log_never_holds_what_was_asked_or_answered() {
     let answer = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains(marker));
     assert!(answer.trim().len() < 4 || !text.contains(answer.trim()));
+}
+
+#[test]
+fn compiled_kernels_are_kept_for_the_next_time_unless_told_not_to() {
+    let cache = scratch("kept");
+    // Mesa keeps its own things beside it.
+    let ours = cache.join("healthgpt");
+    let _ = std::fs::remove_dir_all(&cache);
+    let ask = |more: &[&str]| {
+        let mut command = healthgpt(&[&["ask", "-m", path(model()), "-n", "1", "Why?"], more].concat());
+        let output = command.env_remove("HEALTHGPT_NO_CACHE").env("XDG_CACHE_HOME", &cache).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    ask(&["--no-cache"]);
+    assert!(!ours.exists());
+    ask(&[]);
+    // Only Vulkan hands pipelines out, and other systems have other folders.
+    let vulkan = runtime::gpu::list().first().is_some_and(|d| format!("{:?}", d.facts.backend) == "Vulkan");
+    assert_eq!(ours.exists(), vulkan && cfg!(target_os = "linux"));
 }

@@ -18,7 +18,7 @@ fn scratch(name: &str) -> PathBuf {
 fn eval(model: &Path, questions: &Path) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_healthgpt"));
     command.args(["eval", "--json", "-m"]).arg(model).arg(questions).arg("--images").arg(demo("held-out"));
-    let output = command.env("NODEVICE_SELECT", "1").output().unwrap();
+    let output = command.env("NODEVICE_SELECT", "1").env("HEALTHGPT_NO_CACHE", "1").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -51,6 +51,8 @@ pub struct Facts {
     pub driver_info: String,
     /// f16 arithmetic and storage.
     pub f16: bool,
+    /// Sides of the square cooperative matrices that multiply f16 and add up in f32.
+    pub coop: Vec<u32>,
     /// Subgroup operations in compute shaders.
     pub subgroups: bool,
     /// A clock of its own that a pass can be timed with.
@@ -86,6 +88,7 @@ impl Facts {
             driver: String::new(),
             driver_info: String::new(),
             f16: false,
+            coop: vec![],
             subgroups: false,
             timestamps: false,
             subgroup_size: [4, 128],

@@ -21,7 +21,14 @@ pub struct Profile {
 pub const GENERIC: Profile = Profile {
     name: "generic",
     matches: |_| true,
-    prefer: &[("gemv", "split_k"), ("gemv_residual", "split_k"), ("gemm", "tile"), ("conv", "tile")],
+    prefer: &[
+        ("gemv", "split_k"),
+        ("gemv_residual", "split_k"),
+        ("gemm", "coop16"),
+        ("gemm", "coop8"),
+        ("gemm", "tile"),
+        ("conv", "tile"),
+    ],
     chunk: 128,
     workgroups: 256,
 };
@@ -36,6 +43,7 @@ const SOFTWARE: Profile = Profile {
         ("gemv_residual", "broadcast"),
         ("gemv_residual", "uniform_x"),
         ("gemm", "stripe"),
+        ("gemm", "tile"),
         ("conv", "stripe"),
     ],
     chunk: 64,

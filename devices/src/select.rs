@@ -39,11 +39,12 @@ impl Forced {
 
 /// Whether a device has what a variant needs.
 pub fn meets(facts: &Facts, needs: &Needs) -> bool {
-    needs.subgroup == 0 || facts.subgroups && facts.subgroup_size[0] >= needs.subgroup
+    let subgroups = needs.subgroup == 0 || facts.subgroups && facts.subgroup_size[0] >= needs.subgroup;
+    subgroups && (needs.coop == 0 || facts.f16 && facts.coop.contains(&needs.coop))
 }
 
-/// The variant for `kernel` and what the data decides: the forced one if it fits, else the first of the profile's preferences that fits, else
-/// the first that fits. The last variant of a kernel needs only the WebGPU floor, so there always is one.
+/// The variant for `kernel` and what the data decides: the forced one if it fits, else the first of the profile's
+/// preferences that fits, else the first that fits. The last variant of a kernel needs only the WebGPU floor, so there always is one.
 pub fn select(kernel: &Kernel, data: &[Choice], facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
     let can = |v: &Variant| meets(facts, &v.needs) && v.takes(data);
     let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && can(v));
@@ -71,7 +72,10 @@ mod tests {
         let mut all = Vec::new();
         for kind in [Kind::Discrete, Kind::Integrated, Kind::Cpu, Kind::Other] {
             for (subgroups, smallest) in [(false, 4), (true, 4), (true, 8)] {
-                all.push(Facts { kind, subgroups, subgroup_size: [smallest, 32], ..Facts::floor() });
+                let facts = Facts { kind, subgroups, subgroup_size: [smallest, 32], f16: true, ..Facts::floor() };
+                for coop in [vec![], vec![8], vec![16], vec![16, 8]] {
+                    all.push(Facts { coop, ..facts.clone() });
+                }
             }
         }
         all
@@ -134,6 +138,17 @@ mod tests {
         let forced = Forced::parse("gemm=dp4a").unwrap();
         let chosen = |weights| select(kernel, &[("weights", weights)], &Facts::floor(), &GENERIC, &forced).name;
         assert_eq!([chosen("weights_q4"), chosen("weights_q8"), chosen("weights_f16")], ["dp4a", "dp4a", "tile"]);
+    }
+
+    #[test]
+    fn cooperative_matrices_are_taken_where_there_are_any_of_the_right_kind() {
+        let gemm = |facts: &Facts| select(&shaders::gemm::KERNEL, &[], facts, &GENERIC, &Forced::default()).name;
+        let facts = |f16, subgroups, coop: &[u32]| Facts { f16, subgroups, coop: coop.to_vec(), ..Facts::floor() };
+        assert_eq!(gemm(&facts(true, true, &[8, 16])), "coop16");
+        assert_eq!(gemm(&facts(true, true, &[8])), "coop8");
+        assert_eq!(gemm(&facts(true, true, &[])), "tile");
+        assert_eq!(gemm(&facts(false, true, &[16])), "tile");
+        assert_eq!(gemm(&facts(true, false, &[16])), "tile");
     }
 
     #[test]

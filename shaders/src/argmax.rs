@@ -64,7 +64,7 @@ fn cases() -> Vec<Case> {
                 initial: vec![0xff; 4],
                 expected: Expected::U32(vec![expected]),
                 bound: 0.0,
-                bytes_bound: 0.0,
+                whole_x: false,
             }],
             grid: Box::new(|_| [1, 1, 1]),
         }

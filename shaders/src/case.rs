@@ -21,24 +21,19 @@ pub struct Output {
     pub expected: Expected,
     /// Largest normalised mean square error.
     pub bound: f64,
-    /// The same for variants that round x to int8.
-    pub bytes_bound: f64,
+    /// Whether the x behind it is such that int8 holds it.
+    pub whole_x: bool,
 }
 
 impl Output {
     /// The bound of a variant.
     pub fn bound_of(&self, variant: &Variant) -> f64 {
-        if variant.rounds_x { self.bytes_bound } else { self.bound }
-    }
-
-    /// Where x is such that int8 holds it, rounding it costs nothing.
-    pub(crate) fn exact_in_bytes(self, exact: bool) -> Self {
-        Output { bytes_bound: if exact { self.bound } else { self.bytes_bound }, ..self }
+        if self.whole_x && variant.rounds_x { self.bound } else { self.bound.max(variant.bound) }
     }
 
     /// The same with another bound.
     pub(crate) fn within(self, bound: f64) -> Self {
-        Output { bound, bytes_bound: bound.max(BYTES_BOUND), ..self }
+        Output { bound, ..self }
     }
 }
 
@@ -80,8 +75,8 @@ pub struct Case {
 /// Normalised mean square error that f32 arithmetic in another order stays below.
 pub const F32_BOUND: f64 = 1e-11;
 
-/// The same where x is rounded to int8: a step of largest / 127 over sqrt 12, of values that reach about 2.2 deviations.
-const BYTES_BOUND: f64 = 1e-4;
+/// That of variants which round x to int8: a step of largest / 127 over sqrt 12, of values that reach about 2.2 deviations.
+pub(crate) const BYTES_BOUND: f64 = 1e-4;
 
 /// Whole numbers that int8 holds exactly, the largest in every 32.
 pub(crate) fn whole_numbers(count: usize) -> Vec<f32> {
@@ -105,7 +100,7 @@ pub(crate) fn output_f32(name: &'static str, expected: Vec<f32>) -> Output {
         initial: vec![0; expected.len() * 4],
         expected: Expected::F32(expected),
         bound: F32_BOUND,
-        bytes_bound: BYTES_BOUND,
+        whole_x: false,
     }
 }
 
@@ -154,7 +149,7 @@ pub(crate) fn kv_output(name: &'static str, format: KvFormat, before: &[f32], af
         KvFormat::Q8 => (Expected::KvQ8(after), 1e-4),
         KvFormat::F32 => (Expected::F32(after), F32_BOUND),
     };
-    Output { name, initial: kv_bytes(format, before), expected, bound, bytes_bound: bound }
+    Output { name, initial: kv_bytes(format, before), expected, bound, whole_x: false }
 }
 
 /// Reproducible values, roughly normal with deviation 1, by name.

@@ -34,7 +34,9 @@ pub fn compose(kernel: &Kernel, choices: &[Choice]) -> Result<String, String> {
         }
         text.push('\n');
     }
-    Ok(text)
+    // What a file enables must stand before everything else.
+    let (enables, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("enable "));
+    Ok([enables, rest].concat().join("\n") + "\n")
 }
 
 /// Key and alias of an import.
@@ -93,6 +95,13 @@ mod tests {
     fn the_chosen_file_stands_where_the_import_stood() {
         let text = compose(&crate::gemm::KERNEL, &[("weights", "weights_q8"), ("product", "tile")]).unwrap();
         assert!(text.contains("unpack4xI8") && !text.contains("#import"));
+    }
+
+    #[test]
+    fn what_a_file_enables_stands_first() {
+        let text = compose(&crate::gemm::KERNEL, &[("weights", "weights_q8"), ("product", "coop8")]).unwrap();
+        assert!(text.starts_with("enable f16;\nenable wgpu_cooperative_matrix;\n"), "{text}");
+        assert_eq!(text.matches("enable ").count(), 2);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Many tokens times a matrix; see `wgsl/gemm.wgsl`.
 
-use crate::case::{input_f32, noise, output_f32, whole_numbers};
+use crate::case::{Output, input_f32, noise, output_f32, whole_numbers};
 use crate::gemv::{FORMATS, weight_inputs};
-use crate::kernel::{PRODUCTS, product_grid, read, uniform, write};
+use crate::kernel::{PRODUCTS, coop, product_grid, read, uniform, write};
 use crate::{Case, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
@@ -29,7 +29,13 @@ pub const KERNEL: Kernel = Kernel {
     bindings: &[uniform(0, "params"), read(2, "x"), write(3, "y")],
     params_bytes: size_of::<Params>(),
     data_imports: &[("weights", &["weights_q4", "weights_q8", "weights_f16"])],
-    variants: PRODUCTS,
+    variants: &[
+        coop("coop16", 16, &[("product", "coop16")]),
+        coop("coop8", 8, &[("product", "coop8")]),
+        PRODUCTS[0],
+        PRODUCTS[1],
+        PRODUCTS[2],
+    ],
     cases,
 };
 
@@ -40,7 +46,13 @@ pub fn grid(variant: &Variant, rows: u32, tokens: u32) -> [u32; 3] {
 
 /// `Y[t] = W X[t]`, `[n][N]`, in f64.
 pub fn reference(weights: &Packed, x: &[f32]) -> Vec<f32> {
-    x.chunks_exact(weights.cols).flat_map(|token| crate::gemv::reference(weights, token)).collect()
+    let unpacked = weights.unpack();
+    let dot = |row: &[f32], token: &[f32]| {
+        row.iter().zip(token).map(|(w, v)| f64::from(*w) * f64::from(*v)).sum::<f64>() as f32
+    };
+    x.chunks_exact(weights.cols)
+        .flat_map(|token| unpacked.chunks_exact(weights.cols).map(move |row| dot(row, token)))
+        .collect()
 }
 
 fn cases() -> Vec<Case> {
@@ -62,7 +74,7 @@ fn cases() -> Vec<Case> {
             for (y, r) in expected.iter_mut().zip(reference(&packed, &x)) {
                 *y = if accumulate == 1 { *y + r } else { r };
             }
-            let mut y = output_f32("y", expected).exact_in_bytes(whole);
+            let mut y = Output { whole_x: whole, ..output_f32("y", expected) };
             y.initial = bytemuck::cast_slice(&vec![0.5_f32; chunk * rows]).to_vec();
             // Rows past n hold nothing; NaN there must not reach the others. One row stands before the first.
             let mut padded = vec![f32::NAN; cols];

@@ -1,6 +1,6 @@
 //! One token times a matrix; see `wgsl/gemv.wgsl`.
 
-use crate::case::{Output, input_f32, input_u32, noise, output_f32, whole_numbers};
+use crate::case::{BYTES_BOUND, Output, input_f32, input_u32, noise, output_f32, whole_numbers};
 use crate::kernel::{Needs, PORTABLE, uniform, write};
 use crate::{Case, Choice, Constant, Format, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
@@ -33,7 +33,7 @@ pub(crate) const SPREADS: &[Variant] = &[
         name: "broadcast",
         imports: &[("x", "x_uniform"), ("reach", "reach_handed"), ("rows", "rows_float"), ("spread", "whole")],
         constants: &[("LANES", 8.0)],
-        needs: Needs { subgroup: 8 },
+        needs: Needs { subgroup: 8, ..Needs::NOTHING },
         ..PORTABLE
     },
     Variant {
@@ -47,6 +47,7 @@ pub(crate) const SPREADS: &[Variant] = &[
         imports: &[("x", "x_storage"), ("reach", "reach_bytes"), ("rows", "rows_bytes"), ("spread", "split")],
         constants: &[("LANES", 8.0), ("SPLIT", 16.0)],
         rounds_x: true,
+        bound: BYTES_BOUND,
         ..PORTABLE
     },
     Variant {
@@ -208,7 +209,7 @@ fn case(s: Shape) -> Case {
         imports.push(NO_DOWN);
     }
     let initial = bytemuck::cast_slice(&vec![0.5_f32; y.len()]).to_vec();
-    let output = Output { initial, ..output_f32("y", y) }.exact_in_bytes(s.whole);
+    let output = Output { initial, whole_x: s.whole, ..output_f32("y", y) };
     // What lies past K in the buffer must not matter, NaN included; but for the sums of squares.
     let mut padded = x;
     padded.extend(squares);

@@ -1,5 +1,6 @@
 //! What a kernel declares: bindings, variants, needs. The contract test holds each WGSL text against it.
 
+use crate::case::BYTES_BOUND;
 use bytemuck::{Pod, Zeroable};
 
 /// How a kernel sees a buffer.
@@ -66,6 +67,13 @@ pub(crate) const fn write(index: u32, name: &'static str) -> Binding {
 pub struct Needs {
     /// Subgroup operations, in subgroups of at least so many; 0: none.
     pub subgroup: u32,
+    /// Cooperative matrices of so many rows and columns, f16 with f32 sums, and f16 itself; 0: none.
+    pub coop: u32,
+}
+
+impl Needs {
+    /// The WebGPU floor.
+    pub const NOTHING: Needs = Needs { subgroup: 0, coop: 0 };
 }
 
 /// One way of computing a kernel.
@@ -79,10 +87,12 @@ pub struct Variant {
     pub constants: &'static [Constant],
     /// Files of data imports that it cannot work with.
     pub refuses: &'static [&'static str],
-    /// Whether it rounds x, beyond the arithmetic of f32: outputs may then be off by the case's wider bound.
-    pub rounds_x: bool,
     /// What the device must have.
     pub needs: Needs,
+    /// Largest normalised mean square error where it rounds what the reference does not; 0 where the case's bound holds.
+    pub bound: f64,
+    /// Whether all that it rounds is x, to int8: on an x that int8 holds the case's bound holds.
+    pub rounds_x: bool,
 }
 
 impl Variant {
@@ -104,30 +114,48 @@ pub(crate) const PORTABLE: Variant = Variant {
     imports: &[],
     constants: &[],
     refuses: &[],
+    needs: Needs::NOTHING,
+    bound: 0.0,
     rounds_x: false,
-    needs: Needs { subgroup: 0 },
 };
 
 /// Variants of a kernel whose only freedom is how it reduces over a workgroup.
 pub(crate) const REDUCTIONS: &[Variant] = &[
-    Variant { name: "subgroup", imports: &[("reduce", "reduce_subgroup")], needs: Needs { subgroup: 1 }, ..PORTABLE },
+    Variant {
+        name: "subgroup",
+        imports: &[("reduce", "reduce_subgroup")],
+        needs: Needs { subgroup: 1, ..Needs::NOTHING },
+        ..PORTABLE
+    },
     Variant { imports: &[("reduce", "reduce_workgroup")], ..PORTABLE },
 ];
 
 /// How many columns (tokens, pixels) are multiplied with a matrix.
 pub(crate) const PRODUCTS: &[Variant] = &[
-    Variant { name: "stripe", imports: &[("product", "stripe")], needs: Needs { subgroup: 8 }, ..PORTABLE },
+    Variant {
+        name: "stripe",
+        imports: &[("product", "stripe")],
+        needs: Needs { subgroup: 8, ..Needs::NOTHING },
+        ..PORTABLE
+    },
     Variant {
         name: "dp4a",
         imports: &[("product", "tile_bytes")],
         refuses: &["weights_f16"],
         rounds_x: true,
+        bound: BYTES_BOUND,
         ..PORTABLE
     },
     Variant { name: "tile", imports: &[("product", "tile")], ..PORTABLE },
 ];
 
-/// Workgroups of a variant of [`PRODUCTS`].
+/// The same by cooperative matrices of `side` x `side`, in the file `product`. x is rounded to f16 and so is every weight,
+/// each at most 2^-11 off: 8e-8 of the square in each, at most.
+pub(crate) const fn coop(name: &'static str, side: u32, product: &'static [Choice]) -> Variant {
+    Variant { name, imports: product, needs: Needs { subgroup: 1, coop: side }, bound: 2e-7, ..PORTABLE }
+}
+
+/// Workgroups of a variant of [`PRODUCTS`], or of [`coop`].
 pub(crate) fn product_grid(variant: &Variant, rows: u32, columns: u32) -> [u32; 3] {
     match variant.name {
         "stripe" => [columns.div_ceil(8), rows.div_ceil(64), 1],
@@ -277,6 +305,9 @@ imports! {
     "act_none": [],
     "act_quick_gelu": [],
     "bytes": [],
+    "coop": [],
+    "coop16": [],
+    "coop8": [],
     "handed": [],
     "hlora": [],
     "kv_load_f16": [],

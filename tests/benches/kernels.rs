@@ -38,7 +38,7 @@ fn case(format: Format, rows: usize, cols: usize, params: &[u8], x_bytes: usize,
             initial: vec![0; y_elements * 4],
             expected: shaders::Expected::F32(vec![0.0; y_elements]),
             bound: 0.0,
-            bytes_bound: 0.0,
+            whole_x: false,
         }],
         grid: Box::new(|_| [1, 1, 1]),
     }
@@ -117,7 +117,7 @@ fn main() {
     for Timed { kernel, what, flops, mut case } in timed {
         let constants = if kernel.name == "conv" { vec![("SIDE", 3.0)] } else { vec![] };
         case.constants.extend(constants);
-        let variant = gpu.select(kernel, &case.imports);
+        let variant = gpu.select(kernel, &case.imports, &case.constants);
         let mut seconds = gpu.time(kernel, variant, &case, 7).expect("runs");
         seconds.sort_by(f64::total_cmp);
         let (median, spread) = (seconds[3], (seconds[6] - seconds[0]) / seconds[3]);

@@ -1,4 +1,5 @@
 //! The golden checkpoint, quantised with the f16 recipe, against everything that the reference computed from it.
+#![expect(clippy::print_stderr, reason = "a skipped check says so")]
 
 mod generate;
 
@@ -82,6 +83,24 @@ fn preferred_variants_with_f16_cache_are_the_reference_to_1e_5() {
 fn an_int8_cache_is_the_reference_to_1e_2() {
     for case in CASES {
         check(preferred(), case, KvFormat::Q8, None, 1e-2);
+    }
+}
+
+/// What rounding x to f16 before every matrix of a prompt and of the vision tower costs: the worst logits are 1.2e-5 off.
+#[test]
+fn cooperative_matrices_are_the_reference_to_3e_5() {
+    let gpu = tests::gpu();
+    let Some(side) = gpu.facts().coop.first() else {
+        eprintln!("SKIPPED: {} has no cooperative matrices", gpu.facts().name);
+        return;
+    };
+    let variants = Some(format!("gemm=coop{side}"));
+    let model = open(None, Options { variants, ..Default::default() });
+    let f16 = shaders::Format::F16;
+    let used = model.gpu().select(&shaders::gemm::KERNEL, &[f16.import()], &f16.constants());
+    assert_eq!(used.needs.coop, *side, "{}", used.name);
+    for case in CASES {
+        check(&model, case, KvFormat::F32, None, 3e-5);
     }
 }
 

@@ -1,5 +1,9 @@
 //! Every variant of every kernel that the device can run, on every case, against the kernel's CPU reference. With
 //! `KERNEL=gemm,conv` in the environment of those kernels only.
+#![expect(clippy::print_stderr, reason = "a skipped check says so")]
+
+mod cache;
+mod coop;
 
 use runtime::gpu::Gpu;
 

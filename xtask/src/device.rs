@@ -83,6 +83,18 @@ pub fn mesa(version: &str, icd: &str) -> Option<PathBuf> {
     Some(folder)
 }
 
+/// Mesa 26's software driver, which has cooperative matrices, if this machine can have it. It comes with its own C
+/// library, so programs run under its loader.
+pub fn mesa_26() -> Option<Driver> {
+    let folder = mesa("26", "lvp.json").filter(|_| cfg!(all(target_os = "linux", target_arch = "x86_64")))?;
+    let text = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let environment = vec![
+        ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER".into(), text("run")),
+        ("VK_DRIVER_FILES".into(), text("lvp.json")),
+    ];
+    Some(Driver { name: "Mesa 26", environment })
+}
+
 /// Mesa 25's software driver, if this machine can have it.
 pub fn mesa_25() -> Option<Driver> {
     let folder = mesa("25", "lvp.json")?;

@@ -31,6 +31,18 @@ pub fn run() -> Result {
             );
         }
     }
+    match device::mesa_26() {
+        Some(driver) => {
+            let environment: Vec<_> = driver.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            // It is the only software driver that has them.
+            let mut tests = tests.clone();
+            tests.extend(["--", "coop"]);
+            run_cargo(&format!("cooperative matrices on {}", driver.name), &tests, &environment)?;
+        }
+        None => println!(
+            "==> SKIPPED: cooperative matrices on Mesa 26, which cannot be had here (Debian 12 on x86-64 with apt only)"
+        ),
+    }
     // On the faster driver if there is one. Mesa caches shaders without regard to the width.
     environment.push(("MESA_SHADER_CACHE_DISABLE", "true"));
     for (width, subgroup) in [("128", 4), ("512", 16)] {

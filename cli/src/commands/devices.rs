@@ -18,9 +18,11 @@ pub fn run(args: &Devices) -> Result {
             let [least, most] = f.subgroup_size;
             let subgroups = if f.subgroups { format!("subgroups of {least} to {most}") } else { "no subgroups".into() };
             let f16 = if f.f16 { "f16" } else { "no f16" };
+            let coop: Vec<_> = f.coop.iter().map(|side| format!(", cooperative matrices {side} x {side}")).collect();
+            let coop = coop.concat();
             let mib = f.storage_binding_bytes >> 20;
             output::line(format!(
-                "   {f16}, {subgroups}, bindings of {mib} MiB, {} KiB a workgroup",
+                "   {f16}, {subgroups}{coop}, bindings of {mib} MiB, {} KiB a workgroup",
                 f.workgroup_bytes >> 10
             ))?;
         }
@@ -44,6 +46,7 @@ fn describe(index: usize, Found { facts: f, profile }: &Found) -> serde_json::Va
         "driver_info": f.driver_info,
         "profile": profile.name,
         "f16": f.f16,
+        "coop": f.coop,
         "subgroups": f.subgroups,
         "timestamps": f.timestamps,
         "subgroup_size": f.subgroup_size,

@@ -1,7 +1,10 @@
 //! Which devices there are, what they can do, and which one is taken.
 
+use super::cache::Cache;
+use super::trusted;
 use crate::{Error, Result};
 use devices::{Backend, Facts, Forced, Kind, Profile};
+use std::path::PathBuf;
 use wgpu::{Backends, Features};
 
 /// What the caller asks for; the default takes the best device as it is.
@@ -13,10 +16,12 @@ pub struct Options {
     pub profile: Option<String>,
     /// Variants to force; see [`Forced::parse`].
     pub variants: Option<String>,
-    /// Do not request subgroups, as if the device had none.
+    /// Do not request subgroups, nor what needs them, as if the device had none.
     pub without_subgroups: bool,
     /// Allocate no more than this on the device.
     pub memory_bytes: Option<u64>,
+    /// Folder to keep compiled pipelines in, for the next time; without it nothing is written.
+    pub cache_dir: Option<PathBuf>,
 }
 
 /// A device of the list.
@@ -28,12 +33,16 @@ pub struct Found {
     pub profile: &'static Profile,
 }
 
+/// What cooperative matrices take.
+const COOP: Features = Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16).union(Features::SUBGROUP);
+
 pub(super) struct Opened {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub facts: Facts,
     pub profile: &'static Profile,
     pub forced: Forced,
+    pub cache: Option<Cache>,
 }
 
 /// Best first: real devices before software ones, and the API's own driver before OpenGL.
@@ -91,6 +100,7 @@ fn facts(adapter: &wgpu::Adapter) -> Facts {
         driver: info.driver,
         driver_info: info.driver_info,
         f16: features.contains(Features::SHADER_F16),
+        coop: coop(adapter),
         subgroups: features.contains(Features::SUBGROUP),
         timestamps: features.contains(Features::TIMESTAMP_QUERY),
         subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
@@ -102,6 +112,22 @@ fn facts(adapter: &wgpu::Adapter) -> Facts {
         storage_buffers: limits.max_storage_buffers_per_shader_stage,
         groups_per_axis: limits.max_compute_workgroups_per_dimension,
     }
+}
+
+/// Sides of the cooperative matrices that a kernel could use, largest first.
+fn coop(adapter: &wgpu::Adapter) -> Vec<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    if !adapter.features().contains(COOP) {
+        return Vec::new();
+    }
+    let all = adapter.cooperative_matrix_properties();
+    let offers = |side: &u32| {
+        all.iter().any(|p| {
+            [p.m_size, p.n_size, p.k_size] == [*side; 3]
+                && (p.ab_type, p.cr_type, p.saturating_accumulation) == (F16, F32, false)
+        })
+    };
+    [16, 8].into_iter().filter(offers).collect()
 }
 
 /// Every device that could be opened, best first.
@@ -142,18 +168,37 @@ pub(super) fn open(options: &Options) -> Result<Opened> {
     if options.without_subgroups {
         wanted.remove(Features::SUBGROUP);
         facts.subgroups = false;
+        facts.coop.clear();
     }
+    if !facts.coop.is_empty() {
+        wanted |= COOP;
+    }
+    if options.cache_dir.is_some() {
+        wanted |= Features::PIPELINE_CACHE;
+    }
+    let required_features = adapter.features() & wanted;
     let profile = devices::profile(&facts, options.profile.as_deref())
         .map_err(|problem| Error::Input { what: "profile".into(), problem })?;
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("healthgpt"),
-        required_features: adapter.features() & wanted,
+        required_features,
         required_limits: adapter.limits(),
         memory_hints: wgpu::MemoryHints::MemoryUsage,
+        experimental_features: if facts.coop.is_empty() {
+            wgpu::ExperimentalFeatures::disabled()
+        } else {
+            trusted::experimental_features()
+        },
         ..Default::default()
     };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
         Error::NoDevice(format!("{} cannot be opened: {}", facts.name, super::one_line(&e.to_string())))
     })?;
-    Ok(Opened { device, queue, facts, profile, forced })
+    let cache = match &options.cache_dir {
+        Some(folder) if required_features.contains(Features::PIPELINE_CACHE) => {
+            Cache::open(&device, &adapter.get_info(), folder)
+        }
+        _ => None,
+    };
+    Ok(Opened { device, queue, facts, profile, forced, cache })
 }

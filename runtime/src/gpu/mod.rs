@@ -3,9 +3,11 @@
 
 mod adapter;
 mod buffer;
+mod cache;
 mod clock;
 mod pipeline;
 mod probe;
+mod trusted;
 
 pub use adapter::{Found, Options, list};
 pub use buffer::{Buffer, Usage};
@@ -13,6 +15,7 @@ pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
 
 use crate::{Error, Result};
+use cache::Cache;
 use devices::{Facts, Forced, Profile};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +42,10 @@ struct Inner {
     forced: Forced,
     fault: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<String, Place>>,
+    /// Pipelines of earlier processes.
+    cache: Option<Cache>,
+    /// Whether a variant that must be proven gives the right answers here, by its pipeline.
+    proven: Mutex<HashMap<String, bool>>,
     /// Held while submitting and while polling. wgpu 30 panics if a wait times out just when another thread empties the
     /// queue (gfx-rs/wgpu pull request 9958).
     queue_turn: Mutex<()>,
@@ -74,6 +81,8 @@ impl Gpu {
                 forced: opened.forced,
                 fault,
                 pipelines: Mutex::new(HashMap::new()),
+                cache: opened.cache,
+                proven: Mutex::new(HashMap::new()),
                 queue_turn: Mutex::new(()),
                 allocated_bytes: Arc::new(AtomicU64::new(0)),
                 memory_bytes: options.memory_bytes,

@@ -1,8 +1,10 @@
 //! Pipelines: composed, compiled and checked once, then shared.
 
 use super::Gpu;
+use super::cache::Cache;
 use crate::Result;
-use shaders::{Access, Binding, Choice, Constant, Kernel, Variant};
+use shaders::{Access, Binding, Case, Choice, Constant, Kernel, Variant};
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
 /// A compiled variant of a kernel.
@@ -20,9 +22,67 @@ pub struct Pipeline {
 }
 
 impl Gpu {
-    /// The variant that selection takes for this device and what the data decides.
-    pub fn select(&self, kernel: &Kernel, data: &[Choice]) -> &'static Variant {
-        devices::select(kernel, data, self.facts(), self.profile(), &self.inner.forced)
+    /// The variant that selection takes for this device and these data. One with cooperative matrices must first give the
+    /// right answers on this device: wgpu calls them experimental, and what its compiler writes leaves open whether
+    /// workgroup memory is seen across a barrier (gfx-rs/wgpu issue 8805). If it does not, the next best one is taken.
+    pub fn select(&self, kernel: &Kernel, imports: &[Choice], constants: &[Constant]) -> &'static Variant {
+        let mut facts = Cow::Borrowed(self.facts());
+        loop {
+            let variant = devices::select(kernel, imports, &facts, self.profile(), &self.inner.forced);
+            let side = variant.needs.coop;
+            if side == 0 || self.is_proven(kernel, variant, imports, constants) {
+                return variant;
+            }
+            facts.to_mut().coop.retain(|s| *s != side);
+        }
+    }
+
+    /// Whether a variant gives the known answers on this device, for the data given. Tried once.
+    fn is_proven(&self, kernel: &Kernel, variant: &Variant, imports: &[Choice], constants: &[Constant]) -> bool {
+        let key = pipeline_key(kernel, variant, imports, constants);
+        let mut proven = self.inner.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        *proven.entry(key).or_insert_with(|| match self.prove(kernel, variant, imports, constants) {
+            Ok(()) => true,
+            Err(why) => {
+                log::warn!("{} {} is not used on {}: {why}", kernel.name, variant.name, self.facts().name);
+                false
+            }
+        })
+    }
+
+    fn prove(
+        &self,
+        kernel: &Kernel,
+        variant: &Variant,
+        imports: &[Choice],
+        constants: &[Constant],
+    ) -> std::result::Result<(), String> {
+        let fits = |case: &Case| {
+            imports.iter().all(|i| case.imports.contains(i)) && constants.iter().all(|c| case.constants.contains(c))
+        };
+        let cases: Vec<Case> = (kernel.cases)().into_iter().filter(fits).collect();
+        if cases.is_empty() {
+            return Err(format!("no answer is known for {imports:?} {constants:?}"));
+        }
+        for case in cases {
+            let outcomes = self.probe(kernel, variant, &case).map_err(|e| e.to_string())?;
+            for (outcome, output) in outcomes.iter().zip(&case.outputs) {
+                if outcome.error > output.bound_of(variant) {
+                    return Err(format!("{} of `{}` is off by NMSE {:e}", outcome.name, case.name, outcome.error));
+                }
+                if !outcome.in_bounds {
+                    return Err(format!("it writes behind {} of `{}`", outcome.name, case.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what has been compiled for later processes, if the caller gave a folder for it.
+    pub fn save_pipelines(&self) {
+        if let Some(cache) = &self.inner.cache {
+            cache.save();
+        }
     }
 
     /// The pipeline of `variant`, with the imports and constants that the data decides.
@@ -35,7 +95,7 @@ impl Gpu {
         imports: &[Choice],
         constants: &[Constant],
     ) -> Result<Arc<Pipeline>> {
-        let key = format!("{} {} {imports:?} {constants:?}", kernel.name, variant.name);
+        let key = pipeline_key(kernel, variant, imports, constants);
         let place = {
             let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
             made.entry(key).or_default().clone()
@@ -70,7 +130,9 @@ impl Gpu {
             let have = self.facts().storage_buffers;
             return Err(self.unfit(&format!("kernel {label}"), format!("{storage} storage buffers"), have.to_string()));
         }
-        let scope = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        // A driver that cannot compile it is an internal error.
+        let internal = self.device().push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let module = self.device().create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&label),
             source: wgpu::ShaderSource::Wgsl(source.into()),
@@ -94,14 +156,19 @@ impl Gpu {
                 // Every kernel writes workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: self.inner.cache.as_ref().map(Cache::pipelines),
         });
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        let invalid = pollster::block_on(validation.pop());
+        if let Some(error) = pollster::block_on(internal.pop()).or(invalid) {
             return Err(unfit(super::one_line(&error.to_string())));
         }
         self.check()?;
         Ok(Pipeline { kernel: kernel.name, variant: variant.name, constants, bindings, pipeline, layout })
     }
+}
+
+fn pipeline_key(kernel: &Kernel, variant: &Variant, imports: &[Choice], constants: &[Constant]) -> String {
+    format!("{} {} {imports:?} {constants:?}", kernel.name, variant.name)
 }
 
 fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {

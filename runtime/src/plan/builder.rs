@@ -161,13 +161,13 @@ impl<'a> Builder<'a> {
         self.drafts.push(Draft { pipeline, params, bound, grid, label });
     }
 
-    pub(super) fn select(&self, kernel: &Kernel, data: &[Choice]) -> &'static Variant {
-        self.gpu.select(kernel, data)
+    pub(super) fn select(&self, kernel: &Kernel, imports: &[Choice], constants: &[Constant]) -> &'static Variant {
+        self.gpu.select(kernel, imports, constants)
     }
 
     /// The variant of a GEMV for an x of `cols`.
     pub(super) fn gemv_variant(&self, kernel: &Kernel, cols: usize) -> &'static Variant {
-        let selected = self.gpu.select(kernel, &[]);
+        let selected = self.gpu.select(kernel, &[], &[]);
         if gemv::takes_cols(selected, cols) { selected } else { &kernel.variants[kernel.variants.len() - 1] }
     }
 
@@ -199,7 +199,7 @@ impl<'a> Builder<'a> {
         bound: Vec<(&'static str, Bound)>,
         grid: [u32; 3],
     ) {
-        self.step(kernel, self.gpu.select(kernel, imports), imports, &[], params, bound, grid, "");
+        self.step(kernel, self.gpu.select(kernel, imports, &[]), imports, &[], params, bound, grid, "");
     }
 
     /// Rows of the embedding table, or of the picture, by token.
@@ -320,7 +320,7 @@ impl<'a> Builder<'a> {
                 accumulate: u32::from(accumulate),
                 tokens: y.rows as u32,
             };
-            let variant = self.gpu.select(&gemm::KERNEL, &imports);
+            let variant = self.gpu.select(&gemm::KERNEL, &imports, &constants);
             let grid = gemm::grid(variant, rows, y.rows as u32);
             self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
         }
@@ -439,7 +439,7 @@ impl<'a> Builder<'a> {
             vec![("x", x.into()), ("y", y.into()), ("bias", (&conv.bias.buffer).into())];
         bound.extend(planes(PLANES, shard));
         let imports = [weight.format.import()];
-        let variant = self.gpu.select(&conv::KERNEL, &imports);
+        let variant = self.gpu.select(&conv::KERNEL, &imports, &constants);
         let grid = conv::grid(variant, &params);
         self.step(&conv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
     }
@@ -473,6 +473,7 @@ impl<'a> Builder<'a> {
         if let Some(error) = self.error {
             return Err(error);
         }
+        self.gpu.save_pipelines();
         let buffers = self.place(pool)?;
         // Uniform slices must start at multiples of 256.
         let stride = |draft: &Draft| draft.params.len().next_multiple_of(256);

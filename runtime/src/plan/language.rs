@@ -213,7 +213,7 @@ impl<'a> Builder<'a> {
         bound.extend(planes(PLANES, shard));
         let imports = [imports, &[hlora.up.format.import()]].concat();
         let constants = hlora.up.format.constants();
-        let variant = self.select(kernel, &imports);
+        let variant = self.select(kernel, &imports, &constants);
         self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
     }
 
