@@ -2,7 +2,7 @@
 
 use crate::case::{Output, input_f32, noise, output_f32, whole_numbers};
 use crate::gemv::{FORMATS, weight_inputs};
-use crate::kernel::{PRODUCTS, coop, product_grid, read, uniform, write};
+use crate::kernel::{PRODUCT_BYTES, PRODUCTS, coop, product_grid, read, uniform, write};
 use crate::{Case, Kernel, Packed, Step, Variant};
 use bytemuck::{Pod, Zeroable};
 
@@ -33,8 +33,8 @@ pub const KERNEL: Kernel = Kernel {
         coop("coop16", 16, &[("product", "coop16")]),
         coop("coop8", 8, &[("product", "coop8")]),
         PRODUCTS[0],
+        PRODUCT_BYTES,
         PRODUCTS[1],
-        PRODUCTS[2],
     ],
     cases,
 };

@@ -138,16 +138,18 @@ pub(crate) const PRODUCTS: &[Variant] = &[
         needs: Needs { subgroup: 8, ..Needs::NOTHING },
         ..PORTABLE
     },
-    Variant {
-        name: "dp4a",
-        imports: &[("product", "tile_bytes")],
-        refuses: &["weights_f16"],
-        rounds_x: true,
-        bound: BYTES_BOUND,
-        ..PORTABLE
-    },
     Variant { name: "tile", imports: &[("product", "tile")], ..PORTABLE },
 ];
+
+/// The same with x rounded to int8 and integer dot products; x must be cheap to fetch twice.
+pub(crate) const PRODUCT_BYTES: Variant = Variant {
+    name: "dp4a",
+    imports: &[("product", "tile_bytes")],
+    refuses: &["weights_f16"],
+    rounds_x: true,
+    bound: BYTES_BOUND,
+    ..PORTABLE
+};
 
 /// The same by cooperative matrices of `side` x `side`, in the file `product`. x is rounded to f16 and so is every weight,
 /// each at most 2^-11 off: 8e-8 of the square in each, at most.
@@ -329,7 +331,7 @@ imports! {
     "rows_float": [],
     "split": [],
     "step": [],
-    "store_eight": [],
+    "store_four": [],
     "stripe": [],
     "tile": [],
     "tile_bytes": [],

@@ -66,25 +66,18 @@ pub struct Known {
     pub why: &'static str,
 }
 
-const TILE: &str = "the tile takes 16 KiB of workgroup memory for 64 threads, so few workgroups fit";
+const EIGHT_TOKENS: &str = "the sums and queries of eight tokens, in half the lanes";
 const FOUR_ROWS: &str = "four rows a thread, each with a block of 32 packed weights, take the registers";
 const FOR_CPUS: &str = "chosen for software drivers only";
 const ONE_HEAD: &str = "14 KiB of workgroup memory for 64 threads: q, k, v of a head, the adapter, the sums";
 
 /// Kernels that break a rule today. An entry that is no longer true must go.
 pub const KNOWN: &[Known] = &[
-    Known {
-        program: "attention ",
-        chips: &["renoir"],
-        rule: Rule::Occupancy,
-        why: "8.5 KiB of workgroup memory for 64 threads, so few workgroups fit",
-    },
+    Known { program: "attention portable", chips: &["tigerlake"], rule: Rule::Occupancy, why: EIGHT_TOKENS },
     Known { program: "attention_decode ", chips: &["renoir", "phoenix"], rule: Rule::Occupancy, why: ONE_HEAD },
-    Known { program: "conv tile", chips: &["rtx40", "renoir", "phoenix"], rule: Rule::Occupancy, why: TILE },
     Known { program: "conv stripe f16", chips: &["renoir"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "conv stripe", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "conv stripe", chips: &["adreno740"], rule: Rule::Registers, why: FOR_CPUS },
-    Known { program: "gemm tile", chips: &["rtx40", "renoir", "phoenix"], rule: Rule::Occupancy, why: TILE },
     Known { program: "gemm stripe f16", chips: &["renoir"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "gemm stripe", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "gemm stripe", chips: &["adreno740"], rule: Rule::Registers, why: FOR_CPUS },
@@ -92,6 +85,9 @@ pub const KNOWN: &[Known] = &[
     Known { program: "gemv uniform_x ", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "gemv_residual broadcast", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "gemv_residual uniform_x", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
+    Known { program: "gemv dp4a f16", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOUR_ROWS },
+    Known { program: "gemv dp4a q4+f16", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOUR_ROWS },
+    Known { program: "gemv_residual dp4a f16", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOUR_ROWS },
     Known { program: "gemv split_k q4", chips: &["renoir", "tigerlake"], rule: Rule::Occupancy, why: FOUR_ROWS },
     Known { program: "gemv split_k q8", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOUR_ROWS },
     Known { program: "gemv split_k f16", chips: &["renoir", "tigerlake"], rule: Rule::Occupancy, why: FOUR_ROWS },
