@@ -66,6 +66,7 @@ pub struct Known {
     pub why: &'static str,
 }
 
+const ON_DEMAND: &str = "the loops over two blocks are unrolled; nothing takes it but by name";
 const EIGHT_TOKENS: &str = "the sums and queries of eight tokens, in half the lanes";
 const FOUR_ROWS: &str = "four rows a thread, each with a block of 32 packed weights, take the registers";
 const FOR_CPUS: &str = "chosen for software drivers only";
@@ -78,6 +79,8 @@ pub const KNOWN: &[Known] = &[
     Known { program: "conv stripe f16", chips: &["renoir"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "conv stripe", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "conv stripe", chips: &["adreno740"], rule: Rule::Registers, why: FOR_CPUS },
+    Known { program: "gemm dp4a", chips: &["renoir", "tigerlake", "m1"], rule: Rule::Occupancy, why: ON_DEMAND },
+    Known { program: "gemm dp4a", chips: &["m1"], rule: Rule::Registers, why: ON_DEMAND },
     Known { program: "gemm stripe f16", chips: &["renoir"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "gemm stripe", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "gemm stripe", chips: &["adreno740"], rule: Rule::Registers, why: FOR_CPUS },
