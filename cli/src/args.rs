@@ -79,7 +79,7 @@ pub struct On {
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub memory: Option<u64>,
     /// Do not keep compiled kernels for the next time in your cache folder
-    #[arg(long, env = "HEALTHGPT_NO_CACHE")]
+    #[arg(long, env = "HEALTHGPT_NO_CACHE", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_cache: bool,
 }
 
