@@ -90,10 +90,7 @@ class Data:
 
     def targets(self, seeds: Iterable[int], task: str, draw: int) -> np.ndarray:
         """Small colour pictures: what each task should draw."""
-        out = []
-        for s in seeds:
-            out.append(P.colour(np.asarray(self.clean[s]) if task == "remove" else P.shrink(np.asarray(self.pictures[s]), draw)))
-        return np.stack(out)
+        return np.stack([P.colour(np.asarray(self.clean[s]) if task == "remove" else P.shrink(np.asarray(self.pictures[s]), draw)) for s in seeds])
 
 
 # ---------------------------------------------------------------- vision: attributes
@@ -274,11 +271,11 @@ def target_codes(model: HealthGpt, data: Data, work: Path, n: int) -> np.ndarray
     return np.load(path)
 
 
-def draw_ids(c: Config, text: Text, instruction: str, codes: np.ndarray | None, copied: np.ndarray | None = None) -> Branch:
-    """With the codes of the picture as it is: what the instruction changes weighs more, for it is a few codes of many."""
+def draw_ids(c: Config, text: Text, instruction: str, codes: np.ndarray, copied: np.ndarray) -> Branch:
+    """What the instruction changes of the picture's own codes, `copied`, weighs more, for it is a few codes of many."""
     prompt = [*text.question(instruction, True), c.start]
-    weights = None if codes is None or copied is None else np.append(np.where(codes == copied, 1, CHANGED), (1, 1)).astype(np.float32)
-    answer = [] if codes is None else [*(int(v) + c.start + 1 for v in codes), c.start + 1 + c.codes, text.end]
+    weights = np.append(np.where(codes == copied, 1, CHANGED), (1, 1)).astype(np.float32)
+    answer = [*(int(v) + c.start + 1 for v in codes), c.start + 1 + c.codes, text.end]
     return Branch(prompt, answer, weights)
 
 

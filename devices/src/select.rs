@@ -44,7 +44,8 @@ pub fn meets(facts: &Facts, needs: &Needs) -> bool {
 }
 
 /// The variant for `kernel` and what the data decides: the forced one if it fits, else the first of the profile's
-/// preferences that fits, else the first that fits. The last variant of a kernel needs only the WebGPU floor, so there always is one.
+/// preferences that fits, else the first that fits. The last variant of a kernel needs only the WebGPU floor, so there
+/// always is one.
 pub fn select(kernel: &Kernel, data: &[Choice], facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
     let can = |v: &Variant| meets(facts, &v.needs) && v.takes(data);
     let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && can(v));

@@ -473,7 +473,6 @@ impl<'a> Builder<'a> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        self.gpu.save_pipelines();
         let buffers = self.place(pool)?;
         // Uniform slices must start at multiples of 256.
         let stride = |draft: &Draft| draft.params.len().next_multiple_of(256);

@@ -158,6 +158,7 @@ impl Session {
         let decode = decode.finish(&mut pool, &buffers.step)?;
         let vision = vision.map(|p| p.finish(&mut pool, &buffers.step)).transpose()?;
         let decoder = decoder.map(|p| p.finish(&mut pool, &buffers.step)).transpose()?;
+        gpu.save_pipelines();
         log::info!(
             "session: {positions} positions, chunks of {chunk}, {} dispatches a token, {} MB of activations",
             decode.dispatches(),
