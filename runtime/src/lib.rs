@@ -11,6 +11,6 @@ pub mod text;
 
 pub use error::{Error, Result};
 pub use session::{
-    Answer, Draw, Finish, Generated, Grid, Judged, KernelTime, Kernels, Measured, Model, OpenOptions, Perplexity,
+    Answer, By, Draw, Finish, Generated, Grid, Judged, KernelTime, Kernels, Measured, Model, OpenOptions, Perplexity,
     Picture, Request, Row, Session, SessionOptions, Speed, Tensor, Timings, Token, Trace, Values, Workload,
 };

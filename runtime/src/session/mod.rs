@@ -12,7 +12,7 @@ pub use ask::{Answer, Finish, Request, Timings, Token};
 pub use generate::{Draw, Generated, Grid, Row};
 pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
 pub use model::{Model, OpenOptions, Picture};
-pub use score::{Judged, Perplexity};
+pub use score::{By, Judged, Perplexity};
 pub use trace::{Tensor, Trace, Values};
 
 use crate::gpu::{Buffer, Gpu, Usage};
