@@ -11,6 +11,7 @@ mod trusted;
 
 pub use adapter::{Found, Options, list};
 pub use buffer::{Buffer, Usage};
+pub(crate) use clock::Clock;
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
 
