@@ -7,6 +7,7 @@ mod cache;
 mod clock;
 mod pipeline;
 mod probe;
+mod selftest;
 mod trusted;
 
 pub use adapter::{Found, Options, list};
@@ -52,6 +53,8 @@ struct Inner {
     queue_turn: Mutex<()>,
     allocated_bytes: Arc<AtomicU64>,
     memory_bytes: Option<u64>,
+    #[cfg(feature = "faults")]
+    faulty_kernel: Mutex<Option<String>>,
 }
 
 impl Inner {
@@ -73,6 +76,8 @@ impl Inner {
             queue_turn: Mutex::default(),
             allocated_bytes: Arc::default(),
             memory_bytes: None,
+            #[cfg(feature = "faults")]
+            faulty_kernel: Mutex::default(),
         }
     }
 }
