@@ -63,10 +63,15 @@ mod faults {
 
     impl Gpu {
         /// From now on the last workgroups of that kernel do nothing, in plans that are made later and in self-tests.
-        pub fn inject_fault(&self, kernel: &str) {
-            *self.inner.faulty_kernel.lock().unwrap_or_else(PoisonError::into_inner) = Some(kernel.into());
-            self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            self.inner.proven.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        /// `None`: all are right again.
+        pub fn inject_fault(&self, kernel: Option<&str>) {
+            let mut faulty = self.inner.faulty_kernel.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::replace(&mut *faulty, kernel.map(String::from));
+            let concerned: Vec<String> =
+                [before.as_deref(), kernel].into_iter().flatten().map(|k| format!("{k} ")).collect();
+            let right = |key: &String| !concerned.iter().any(|k| key.starts_with(k));
+            self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| right(key));
+            self.inner.proven.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| right(key));
         }
 
         pub(crate) fn with_fault(&self, kernel: &Kernel, source: String) -> String {

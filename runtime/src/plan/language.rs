@@ -7,7 +7,7 @@ use super::linear::{HLora, Linear, Matrix, Vector};
 use crate::gpu::Buffer;
 use shaders::hlora::HLora as HLoraParams;
 use shaders::{
-    Choice, KvFormat, attention, attention_combine, attention_decode, gemv, gemv_residual, hlora_gate,
+    Choice, Constant, KvFormat, attention, attention_combine, attention_decode, gemv, gemv_residual, hlora, hlora_gate,
     residual_adapted, rope_append, swiglu, swiglu_adapted,
 };
 
@@ -112,7 +112,9 @@ impl<'a> Builder<'a> {
                 let Projected { y, .. } = self.gemv_adapted(linear, a, None);
                 let params = residual_adapted::Params { cols: d as u32, hlora: hlora_params(Some(hlora)) };
                 let own = vec![("y", y.into()), ("x", x.into()), ("norm", norm.into()), ("normed", normed.into())];
-                self.with_up(&residual_adapted::KERNEL, hlora, &[], params, own, residual_adapted::grid(d as u32));
+                let constants = [up_constant(hlora)];
+                let grid = residual_adapted::grid(d as u32);
+                self.with_up(&residual_adapted::KERNEL, hlora, &[], &constants, params, own, grid);
             }
             None => self.gemv_residual(linear.weight, a, x, norm, normed),
         }
@@ -205,6 +207,7 @@ impl<'a> Builder<'a> {
         kernel: &'static shaders::Kernel,
         hlora: &HLora,
         imports: &[Choice],
+        constants: &[Constant],
         params: impl bytemuck::Pod,
         mut bound: Vec<(&'static str, Bound)>,
         grid: [u32; 3],
@@ -212,7 +215,7 @@ impl<'a> Builder<'a> {
         let Some(shard) = self.only_shard(&hlora.up) else { return };
         bound.extend(planes(PLANES, shard));
         let imports = [imports, &[hlora.up.format.import()]].concat();
-        let constants = hlora.up.format.constants();
+        let constants = [&hlora.up.format.constants(), constants].concat();
         let variant = self.select(kernel, &imports, &constants);
         self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
     }
@@ -264,9 +267,14 @@ impl<'a> Builder<'a> {
         ];
         let (kernel, kv) = (&attention_decode::KERNEL, a.kv.update_import());
         let grid = attention_decode::grid(heads, parts as u32);
+        let constants = attention_decode::constants(a.head_dim, params.hlora.up_blocks as usize);
         match qkv.up {
-            Some(hlora) => self.with_up(kernel, hlora, &[kv], params, bound, grid),
-            None => self.simple(kernel, &[kv, ("weights", "weights_none")], params, bound, grid),
+            Some(hlora) => self.with_up(kernel, hlora, &[kv], &constants, params, bound, grid),
+            None => {
+                let imports = [kv, ("weights", "weights_none")];
+                let variant = self.select(kernel, &imports, &constants);
+                self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
+            }
         }
         self.works(0, 2 * a.heads * a.head_dim);
         if let Some(joined) = joined {
@@ -326,7 +334,8 @@ impl<'a> Builder<'a> {
         if let Some(hlora) = gate_up.up {
             let params = swiglu_adapted::Params { cols: f as u32, hlora: hlora_params(Some(hlora)) };
             let own = vec![("y", gate_up.y.into()), ("m", m.into())];
-            self.with_up(&swiglu_adapted::KERNEL, hlora, &[], params, own, swiglu_adapted::grid(f as u32));
+            let grid = swiglu_adapted::grid(f as u32);
+            self.with_up(&swiglu_adapted::KERNEL, hlora, &[], &[up_constant(hlora)], params, own, grid);
         } else {
             let bound = vec![("h", gate_up.y.into()), ("m", m.into())];
             let grid = swiglu::grid(f as u32, m.rows as u32);
@@ -343,6 +352,10 @@ fn hlora_params(hlora: Option<&HLora>) -> HLoraParams {
         up_blocks: h.up.cols as u32 / 32,
         hlora_scale: h.scale,
     })
+}
+
+fn up_constant(hlora: &HLora) -> Constant {
+    hlora::constant(hlora.up.cols / 32)
 }
 
 fn window(a: &Attention) -> u32 {
