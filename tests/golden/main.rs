@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "a skipped check says so")]
 
 mod generate;
+mod limits;
 
 use runtime::gpu::{Gpu, Options};
 use runtime::image::decode;
@@ -29,9 +30,9 @@ fn preferred() -> &'static Arc<Model> {
     MODEL.get_or_init(|| open(Some(tests::gpu().clone()), Options::default()))
 }
 
-fn without_subgroups() -> &'static Arc<Model> {
+fn at_the_floor() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| open(Some(tests::gpu_without_features().clone()), Options::default()))
+    MODEL.get_or_init(|| open(Some(tests::gpu_at_the_floor().clone()), Options::default()))
 }
 
 fn picture(model: &Model) -> Picture {
@@ -156,9 +157,9 @@ fn ask_tokens(session: &mut Session, golden: &Golden, shown: &Picture) -> Vec<u3
 }
 
 #[test]
-fn a_device_without_subgroups_is_as_good() {
+fn a_device_at_the_webgpu_floor_is_as_good() {
     for case in CASES {
-        check(without_subgroups(), case, KvFormat::F32, None, 1e-9);
+        check(at_the_floor(), case, KvFormat::F32, None, 1e-9);
     }
 }
 

@@ -13,7 +13,7 @@ pub fn run() -> Result {
     run_cargo("cargo test", &["test", "--workspace"], &[])?;
     match gate::needs() {
         Ok(()) => gate::check(false)?,
-        Err(why) => println!("==> SKIPPED: every kernel through the compilers of eight GPUs: {why}"),
+        Err(why) => println!("==> SKIPPED: kernels and model on nine GPUs' drivers: {why}"),
     }
 
     let mut tests = vec!["test", "-p", "tests"];
@@ -43,6 +43,13 @@ pub fn run() -> Result {
             "==> SKIPPED: cooperative matrices on Mesa 26, which cannot be had here (Debian 12 on x86-64 with apt only)"
         ),
     }
+    match device::swiftshader() {
+        Some(driver) => on(&driver, &tests)?,
+        None => println!(
+            "==> SKIPPED: kernels and golden data on SwiftShader, which cannot be had here (Debian 12 on x86-64 with apt only)"
+        ),
+    }
+    on(&device::opengl(), &tests)?;
     // On the faster driver if there is one. Mesa caches shaders without regard to the width.
     environment.push(("MESA_SHADER_CACHE_DISABLE", "true"));
     for (width, subgroup) in [("128", 4), ("512", 16)] {
@@ -50,6 +57,12 @@ pub fn run() -> Result {
         run_cargo(&format!("kernels and golden data with subgroups of {subgroup}"), &tests, &environment)?;
     }
     Ok(())
+}
+
+/// Kernels and golden data on a driver.
+fn on(driver: &device::Driver, tests: &[&str]) -> Result {
+    let environment: Vec<_> = driver.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    run_cargo(&format!("kernels and golden data on {}", driver.name), tests, &environment)
 }
 
 fn run_cargo(what: &str, args: &[&str], environment: &[(&str, &str)]) -> Result {

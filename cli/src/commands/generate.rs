@@ -29,7 +29,7 @@ pub fn run(args: &Generate) -> Result {
         false => open::model(&args.open, Task::Generate)?,
     };
     let picture = input::prepare(&model, rgb)?;
-    let mut session = Session::new(&model, open::session(&args.open.on, Task::Generate))?;
+    let mut session = Session::new(&model, open::session(&args.open.on, Task::Generate, &model))?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     // A seed without a temperature asks for the model's own probabilities.
     let temperature = args.temperature.unwrap_or(if args.seed.is_some() { 1.0 } else { 0.0 });

@@ -2,9 +2,11 @@
 //! but dispatches. Knows nothing of models.
 
 mod adapter;
+mod bandwidth;
 mod buffer;
 mod cache;
 mod clock;
+mod memory;
 mod pipeline;
 mod probe;
 mod trusted;
@@ -50,7 +52,14 @@ struct Inner {
     /// queue (gfx-rs/wgpu pull request 9958).
     queue_turn: Mutex<()>,
     allocated_bytes: Arc<AtomicU64>,
-    memory_bytes: Option<u64>,
+    ceiling: Option<Ceiling>,
+}
+
+/// What may be allocated, and who says so.
+#[derive(Clone, Copy)]
+struct Ceiling {
+    bytes: u64,
+    said_by: &'static str,
 }
 
 impl Gpu {
@@ -66,12 +75,15 @@ impl Gpu {
             let _ = on_error.set(one_line(&error.to_string()));
         }));
         let on_loss = fault.clone();
-        opened.device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let _ = on_loss.set(one_line(&message));
-            }
+        // Called for a device that is dropped too, when nobody asks any more.
+        opened.device.set_device_lost_callback(move |_, message| {
+            let _ = on_loss.set(one_line(&message));
         });
         log::info!("device {} ({}), profile {}", opened.facts.name, opened.facts.driver, opened.profile.name);
+        let ceiling = |bytes, said_by| Ceiling { bytes, said_by };
+        let asked = options.memory_bytes.map(|bytes| ceiling(bytes, "given with --memory"));
+        let allowed = opened.profile.ceiling_bytes(&opened.facts);
+        let allowed = allowed.map(|bytes| ceiling(bytes, "that the profile allows (raise it with --memory)"));
         Ok(Gpu {
             inner: Arc::new(Inner {
                 device: opened.device,
@@ -85,7 +97,7 @@ impl Gpu {
                 proven: Mutex::new(HashMap::new()),
                 queue_turn: Mutex::new(()),
                 allocated_bytes: Arc::new(AtomicU64::new(0)),
-                memory_bytes: options.memory_bytes,
+                ceiling: asked.or(allowed),
             }),
         })
     }
@@ -105,12 +117,23 @@ impl Gpu {
         self.inner.allocated_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that may be allocated on the device: what the caller said, else what its profile allows.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.inner.ceiling.map(|c| c.bytes)
+    }
+
     pub(crate) fn device(&self) -> &wgpu::Device {
         &self.inner.device
     }
 
     pub(crate) fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
+    }
+
+    /// Loses the device, as a driver does that was reset: for tests.
+    #[doc(hidden)]
+    pub fn lose(&self) {
+        self.inner.device.destroy();
     }
 
     /// *Errors*: [`Error::DeviceLost`] once anything has gone wrong on the device.

@@ -2,6 +2,7 @@
 
 pub(crate) mod clip;
 mod config;
+mod fit;
 pub(crate) mod load;
 pub(crate) mod phi3;
 mod recipe;
@@ -10,6 +11,7 @@ mod tensors;
 pub(crate) mod vqgan;
 
 pub use config::{Adapter, Config, Language, Task, TaskConfig, Vision, Vocabulary, Vqgan};
+pub use fit::Use;
 pub use load::Header;
 pub use recipe::{Recipe, StoredFormat};
 pub use tensors::{Class, Kind, LINEARS, Origin, Part, Spec};

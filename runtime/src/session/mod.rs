@@ -25,8 +25,6 @@ use shaders::{KvFormat, Step};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Positions that are planned where the caller does not say.
-const DEFAULT_CONTEXT: usize = 2048;
 /// Allowed for the text of an instruction where the caller does not say.
 const PROMPT_TOKENS: usize = 256;
 /// Dispatches of the vision tower or of a chunk between two looks at `cancel`.
@@ -39,7 +37,7 @@ const MAX_CHUNK: usize = 4096;
 pub struct SessionOptions {
     /// What it is for.
     pub task: Task,
-    /// Positions of the cache; by default what the model was made for, at most 2,048.
+    /// Positions of the cache; by default the profile's, at most what the model was made for.
     pub context: Option<usize>,
     /// Format of the cache.
     pub kv: KvFormat,
@@ -101,7 +99,7 @@ impl Session {
         let drawn = config.vqgan.as_ref().filter(|_| options.task == Task::Generate);
         let answer = drawn.map_or(0, |q| q.codes_per_picture() + q.grid);
         let prompt = config.vision.as_ref().map_or(0, |v| v.patches()) + PROMPT_TOKENS;
-        let positions = options.context.unwrap_or(DEFAULT_CONTEXT.max(prompt + answer).min(most));
+        let positions = options.context.unwrap_or(gpu.profile().context.max(prompt + answer).min(most));
         if positions < 2 || positions > most {
             let problem = format!("{positions} positions; this model takes 2 to {most}");
             return Err(Error::Input { what: "context".into(), problem });

@@ -27,7 +27,7 @@ pub fn run(args: &Eval) -> Result {
     asked.sort_by(|a, b| a.image.cmp(&b.image));
     let mut log = args.output.as_deref().map(create).transpose()?;
     let model = open::model(&args.open, Task::Ask)?;
-    let mut session = Session::new(&model, open::session(&args.open.on, Task::Ask))?;
+    let mut session = Session::new(&model, open::session(&args.open.on, Task::Ask, &model))?;
 
     let start = Instant::now();
     let bar = progress(asked.len());

@@ -1,0 +1,116 @@
+//! `device-table FILE`: writes docs/devices.md, what of HealthGPT-M3 fits on which device and how fast it can be there, by
+//! the code that plans. `cargo xtask device-table` calls it.
+#![expect(clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
+
+mod catalogue;
+
+use catalogue::{Device, catalogue};
+use devices::{Facts, Profile};
+use runtime::model::{Header, Recipe, Task, Use};
+use shaders::KvFormat;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// Language layers of HealthGPT-M3.
+const LAYERS: usize = 32;
+
+fn main() -> ExitCode {
+    let Some(path) = std::env::args().nth(1) else {
+        eprintln!("usage: device-table FILE   (cargo xtask device-table calls it)");
+        return ExitCode::from(2);
+    };
+    match std::fs::write(&path, page()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {path}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A way of using the model.
+struct Configuration {
+    name: &'static str,
+    tasks: &'static [Task],
+    kv: KvFormat,
+    context: usize,
+}
+
+/// From the most that anybody may want to the least that is of use.
+const CONFIGURATIONS: [Configuration; 4] = [
+    Configuration { name: "both tasks", tasks: &Task::ALL, kv: KvFormat::F16, context: 2048 },
+    Configuration { name: "ask", tasks: &[Task::Ask], kv: KvFormat::F16, context: 2048 },
+    Configuration { name: "ask, `--kv q8`", tasks: &[Task::Ask], kv: KvFormat::Q8, context: 1280 },
+    Configuration { name: "ask, `--kv q8 --context 1024`", tasks: &[Task::Ask], kv: KvFormat::Q8, context: 1024 },
+];
+
+/// Bytes that a configuration takes. The one place that asks the planner.
+fn planned(header: &Header, _facts: &Facts, profile: &Profile, c: &Configuration) -> u64 {
+    header.planned_bytes(&Use { tasks: c.tasks.to_vec(), kv: c.kv, context: c.context, chunk: profile.chunk })
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / 1e9)
+}
+
+/// The line of a device.
+fn row(header: &Header, Device { name, bandwidth, facts, profile: expected }: &Device) -> String {
+    let profile = devices::profile(facts, Some(expected)).expect("a known profile");
+    let ceiling = profile.ceiling_bytes(facts);
+    let fits = |c: &&Configuration| ceiling.is_none_or(|most| planned(header, facts, profile, c) <= most);
+    let may = ceiling.map_or("-".into(), gigabytes);
+    let begin = format!("| {name} | {} | {may} |", profile.name);
+    let Some(c) = CONFIGURATIONS.iter().find(fits) else {
+        let least = planned(header, facts, profile, &CONFIGURATIONS[CONFIGURATIONS.len() - 1]);
+        return format!("{begin} nothing | {} | - |", gigabytes(least));
+    };
+    let limit = bandwidth * 1e9 / header.bytes_per_token(Task::Ask, c.kv, c.context / 2) as f64;
+    format!("{begin} {} | {} | {limit:.0} |", c.name, gigabytes(planned(header, facts, profile, c)))
+}
+
+fn page() -> String {
+    let mut header = Header::m3(LAYERS);
+    header.recipe = Recipe::named("q4", 32).expect("a known recipe");
+    let mut text = String::from(HEAD);
+    for device in catalogue() {
+        let _ = writeln!(text, "{}", row(&header, &device));
+    }
+    text.push_str(TAIL);
+    text
+}
+
+const HEAD: &str = "\
+# What fits where
+
+Written by `cargo xtask device-table` from the code that plans; do not edit. The model is HealthGPT-M3 as `quantize` writes
+it by default (`--recipe q4`). All sizes are in 10^9 bytes.
+
+- *may take*: the profile's ceiling. Of a computer's memory three quarters are taken to be free. `--memory` raises it.
+- *fits*: the most of these that stays below it: both tasks open at once, or one; a cache of 2,048 positions in f16, or less.
+- *planned*: weights, cache, activations of that configuration. Where nothing fits, what the least of them needs.
+- *limit*: bandwidth by the maker's figures, over the bytes that a token reads in the middle of the cache. Half to two
+  thirds of it is what to expect; above some hundred tokens/s launching 292 dispatches a token takes longer.
+
+Nothing here was measured on the device. `healthgpt doctor -m MODEL` says the same for the computer at hand, by its measured
+bandwidth; `healthgpt bench` measures the model.
+
+| device | profile | may take | fits | planned | limit, tokens/s |
+| --- | --- | --- | --- | --- | --- |
+";
+
+const TAIL: &str = "
+## Profiles
+
+A profile is chosen by what the driver reports (`devices/src/profiles`); `--profile NAME` forces one. It holds preferences
+only; limits come from the driver. Known faults of drivers are data too (`devices/src/faults.rs`), and so is what they forbid.
+";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_page_is_todays() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/devices.md");
+        let committed = std::fs::read_to_string(file).expect("docs/devices.md");
+        assert!(committed == super::page(), "run `cargo xtask device-table`");
+    }
+}
