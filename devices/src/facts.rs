@@ -194,13 +194,16 @@ impl Facts {
     /// No more than `other` has: features, limits, and memory as far as `other` tells.
     pub fn no_more_than(self, other: &Facts) -> Facts {
         let less = |have: Option<u64>, most: Option<u64>| have.into_iter().chain(most).min();
+        let (f16, subgroups) = (self.f16 && other.f16, self.subgroups && other.subgroups);
+        // Nothing multiplies them without both.
+        let is_coop = |side: &u32| f16 && subgroups && other.coop.contains(side);
         Facts {
             memory_bytes: less(self.memory_bytes, other.memory_bytes),
             system_bytes: less(self.system_bytes, other.system_bytes),
             system_free_bytes: less(self.system_free_bytes, other.system_free_bytes),
-            f16: self.f16 && other.f16,
-            coop: self.coop.into_iter().filter(|side| other.coop.contains(side)).collect(),
-            subgroups: self.subgroups && other.subgroups,
+            f16,
+            coop: self.coop.into_iter().filter(is_coop).collect(),
+            subgroups,
             timestamps: self.timestamps && other.timestamps,
             storage_binding_bytes: self.storage_binding_bytes.min(other.storage_binding_bytes),
             uniform_binding_bytes: self.uniform_binding_bytes.min(other.uniform_binding_bytes),

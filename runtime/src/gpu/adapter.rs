@@ -195,10 +195,10 @@ pub(super) fn open(options: &Options) -> Result<Opened> {
         let (need, have) = (format!("{need} {what}"), have.to_string());
         return Err(Error::Unfit { device: facts.name, what: "every kernel".into(), need, have });
     }
-    let mut wanted = Features::empty();
-    wanted.set(Features::SUBGROUP, facts.subgroups);
-    wanted.set(Features::TIMESTAMP_QUERY, facts.timestamps);
-    wanted.set(COOP, !facts.coop.is_empty());
+    let mut wanted = if facts.coop.is_empty() { Features::empty() } else { COOP };
+    for (has, feature) in [(facts.subgroups, Features::SUBGROUP), (facts.timestamps, Features::TIMESTAMP_QUERY)] {
+        wanted.set(feature, has);
+    }
     if options.cache_dir.is_some() {
         wanted |= Features::PIPELINE_CACHE;
     }
