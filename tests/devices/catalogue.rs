@@ -52,7 +52,10 @@ pub fn catalogue() -> Vec<Device> {
     let tegra = |name: &str, gigabytes| shared(NVIDIA, &format!("NVIDIA Tegra {name} (nvgpu)"), gigabytes);
     let geforce = |name: &str, gibibytes| card(NVIDIA, &format!("NVIDIA GeForce {name}"), gibibytes);
     let rtx = |name: &str, gibibytes| card(NVIDIA, &format!("NVIDIA {name}"), gibibytes);
-    let intel = |name: &str, gigabytes| shared(INTEL, &format!("Intel(R) {name}"), gigabytes);
+    let intel = |name: &str, least, gigabytes| Facts {
+        subgroup_size: [least, 32],
+        ..shared(INTEL, &format!("Intel(R) {name}"), gigabytes)
+    };
     let arc = |name: &str, gibibytes| card(INTEL, &format!("Intel(R) Arc(tm) {name}"), gibibytes);
     let all = [
         ("Jetson Nano 4 GB", "tiny-shared", 25.6, tegra("X1", 4)),
@@ -69,11 +72,11 @@ pub fn catalogue() -> Vec<Device> {
         ("AGX Orin 64 GB, IGX Orin", "roomy-shared", 204.8, tegra("Orin", 64)),
         ("AGX Thor T5000", "roomy-shared", 273.0, shared(NVIDIA, "NVIDIA Thor", 128)),
         ("Raspberry Pi 5 8 GB", "weak-shared", 17.1, shared(BROADCOM, "V3D 7.1.7.0", 8)),
-        ("Elkhart Lake cart, 8 GB", "weak-shared", 51.0, intel("UHD Graphics (EHL)", 8)),
-        ("Intel UHD 630, 16 GB", "weak-shared", 51.0, intel("UHD Graphics 630 (CFL GT2)", 16)),
-        ("Intel UHD 770, 16 GB", "weak-shared", 90.0, intel("UHD Graphics 770 (ADL-S GT1)", 16)),
-        ("Iris Xe, 16 GB", "weak-shared", 83.0, intel("Iris(R) Xe Graphics (TGL GT2)", 16)),
-        ("Arc 140V (Lunar Lake), 16 GB", "roomy-shared", 136.5, intel("Arc(tm) Graphics (LNL)", 16)),
+        ("Elkhart Lake cart, 8 GB", "weak-shared", 51.0, intel("UHD Graphics (EHL)", 8, 8)),
+        ("Intel UHD 630, 16 GB", "weak-shared", 51.0, intel("UHD Graphics 630 (CFL GT2)", 8, 16)),
+        ("Intel UHD 770, 16 GB", "weak-shared", 90.0, intel("UHD Graphics 770 (ADL-S GT1)", 8, 16)),
+        ("Iris Xe, 16 GB", "weak-shared", 83.0, intel("Iris(R) Xe Graphics (TGL GT2)", 8, 16)),
+        ("Arc 140V (Lunar Lake), 16 GB", "roomy-shared", 136.5, intel("Graphics (LNL)", 16, 16)),
         ("Arc A310 4 GB", "small-card", 124.0, arc("A310 Graphics (DG2)", 4)),
         ("Arc A380 6 GB", "small-card", 186.0, arc("A380 Graphics (DG2)", 6)),
         ("Arc A770 16 GB", "card", 560.0, arc("A770 Graphics (DG2)", 16)),

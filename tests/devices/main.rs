@@ -6,7 +6,7 @@ mod catalogue;
 
 use catalogue::{Device, catalogue};
 use devices::{Facts, Profile};
-use runtime::model::{Header, Recipe, Task, Use};
+use runtime::model::{Header, Task, Use};
 use shaders::KvFormat;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -31,22 +31,33 @@ fn main() -> ExitCode {
 /// A way of using the model.
 struct Configuration {
     name: &'static str,
+    /// `q4`, or the file below `quantize/recipes`.
+    recipe: &'static str,
     tasks: &'static [Task],
     kv: KvFormat,
     context: usize,
 }
 
 /// From the most that anybody may want to the least that is of use.
-const CONFIGURATIONS: [Configuration; 4] = [
-    Configuration { name: "both tasks", tasks: &Task::ALL, kv: KvFormat::F16, context: 2048 },
-    Configuration { name: "ask", tasks: &[Task::Ask], kv: KvFormat::F16, context: 2048 },
-    Configuration { name: "ask, `--kv q8`", tasks: &[Task::Ask], kv: KvFormat::Q8, context: 1280 },
-    Configuration { name: "ask, `--kv q8 --context 1024`", tasks: &[Task::Ask], kv: KvFormat::Q8, context: 1024 },
+const CONFIGURATIONS: [Configuration; 5] = [
+    Configuration { name: "both tasks", tasks: &Task::ALL, kv: KvFormat::F16, context: 2048, ..ASK },
+    Configuration { name: "ask", kv: KvFormat::F16, context: 2048, ..ASK },
+    Configuration { name: "ask, 2,048 in q8", context: 2048, ..ASK },
+    Configuration { name: "ask, 1,024 in q8", ..ASK },
+    Configuration { name: "ask, 1,024 in q8, compact", recipe: "compact", ..ASK },
 ];
+const ASK: Configuration =
+    Configuration { name: "", recipe: "q4", tasks: &[Task::Ask], kv: KvFormat::Q8, context: 1024 };
+/// The model in the recipe of a configuration.
+fn header(c: &Configuration) -> Header {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../quantize/recipes");
+    let name = if c.recipe == "q4" { "q4".into() } else { format!("{folder}/{}.toml", c.recipe) };
+    Header { recipe: quantize::recipe::load(&name, None, false).expect("a recipe"), ..Header::m3(LAYERS) }
+}
 
 /// Bytes that a configuration takes. The one place that asks the planner.
-fn planned(header: &Header, _facts: &Facts, profile: &Profile, c: &Configuration) -> u64 {
-    header.planned_bytes(&Use { tasks: c.tasks.to_vec(), kv: c.kv, context: c.context, chunk: profile.chunk })
+fn planned(_facts: &Facts, profile: &Profile, c: &Configuration) -> u64 {
+    header(c).planned_bytes(&Use { tasks: c.tasks.to_vec(), kv: c.kv, context: c.context, chunk: profile.chunk })
 }
 
 fn gigabytes(bytes: u64) -> String {
@@ -54,26 +65,24 @@ fn gigabytes(bytes: u64) -> String {
 }
 
 /// The line of a device.
-fn row(header: &Header, Device { name, bandwidth, facts, profile: expected }: &Device) -> String {
+fn row(Device { name, bandwidth, facts, profile: expected }: &Device) -> String {
     let profile = devices::profile(facts, Some(expected)).expect("a known profile");
     let ceiling = profile.ceiling_bytes(facts);
-    let fits = |c: &&Configuration| ceiling.is_none_or(|most| planned(header, facts, profile, c) <= most);
+    let fits = |c: &&Configuration| ceiling.is_none_or(|most| planned(facts, profile, c) <= most);
     let may = ceiling.map_or("-".into(), gigabytes);
     let begin = format!("| {name} | {} | {may} |", profile.name);
     let Some(c) = CONFIGURATIONS.iter().find(fits) else {
-        let least = planned(header, facts, profile, &CONFIGURATIONS[CONFIGURATIONS.len() - 1]);
+        let least = planned(facts, profile, &CONFIGURATIONS[CONFIGURATIONS.len() - 1]);
         return format!("{begin} nothing | {} | - |", gigabytes(least));
     };
-    let limit = bandwidth * 1e9 / header.bytes_per_token(Task::Ask, c.kv, c.context / 2) as f64;
-    format!("{begin} {} | {} | {limit:.0} |", c.name, gigabytes(planned(header, facts, profile, c)))
+    let limit = bandwidth * 1e9 / header(c).bytes_per_token(Task::Ask, c.kv, c.context / 2) as f64;
+    format!("{begin} {} | {} | {limit:.0} |", c.name, gigabytes(planned(facts, profile, c)))
 }
 
 fn page() -> String {
-    let mut header = Header::m3(LAYERS);
-    header.recipe = Recipe::named("q4", 32).expect("a known recipe");
     let mut text = String::from(HEAD);
     for device in catalogue() {
-        let _ = writeln!(text, "{}", row(&header, &device));
+        let _ = writeln!(text, "{}", row(&device));
     }
     text.push_str(TAIL);
     text
@@ -83,10 +92,11 @@ const HEAD: &str = "\
 # What fits where
 
 Written by `cargo xtask device-table` from the code that plans; do not edit. The model is HealthGPT-M3 as `quantize` writes
-it by default (`--recipe q4`). All sizes are in 10^9 bytes.
+it by default (`--recipe q4`), or with `quantize/recipes/compact.toml`. All sizes are in 10^9 bytes.
 
 - *may take*: the profile's ceiling. Of a computer's memory three quarters are taken to be free. `--memory` raises it.
-- *fits*: the most of these that stays below it: both tasks open at once, or one; a cache of 2,048 positions in f16, or less.
+- *fits*: the most of these that stays below it: both tasks open at once, or one; a cache of 2,048 positions in f16, or less
+  (`--context`, `--kv`); the compact recipe.
 - *planned*: weights, cache, activations of that configuration. Where nothing fits, what the least of them needs.
 - *limit*: bandwidth by the maker's figures, over the bytes that a token reads in the middle of the cache. Half to two
   thirds of it is what to expect; above some hundred tokens/s launching 292 dispatches a token takes longer.

@@ -16,6 +16,7 @@ const USUAL_SHARE: [f64; 2] = [50.0, 70.0];
 const REPETITIONS: usize = 5;
 
 pub fn run(args: &Doctor) -> Result {
+    output::check_files(&[args.report.as_ref()], &[args.model.as_ref()])?;
     let machine = Machine::look(Path::new("/"), &|name| std::env::var(name).ok());
     let found = list();
     let mut report = Report::default();
@@ -34,7 +35,7 @@ pub fn run(args: &Doctor) -> Result {
         let details = details(&machine, &found);
         let text = anonymous(&format!("{}\n{details}", report.text), std::env::var("HOME").ok().as_deref());
         output::write_file(path, text.as_bytes())?;
-        output::note(format!("{}: holds no prompts, pictures or answers; read it before you send it", path.display()));
+        output::line(format!("\n{}: the report, without prompts, pictures or answers", path.display()))?;
     }
     outcome
 }

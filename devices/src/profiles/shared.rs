@@ -21,7 +21,8 @@ fn is_weak(facts: &Facts) -> bool {
     facts.kind == Kind::Integrated
         && match facts.vendor {
             vendor::NVIDIA | vendor::APPLE => false,
-            vendor::INTEL => !facts.name.contains("Arc"),
+            // From Lunar Lake on there are no subgroups of 8, and no `Arc` in the name that Mesa gives.
+            vendor::INTEL => facts.subgroup_size[0] < 16 && !facts.name.contains("Arc"),
             // Vega and older have subgroups of 64 only.
             vendor::AMD => facts.subgroup_size[0] >= 64,
             _ => !facts.name.starts_with("Apple"),
@@ -34,7 +35,7 @@ pub const WEAK: Profile = Profile {
     matches: is_weak,
     chunk: 64,
     slice_ms: 4,
-    ceiling: Ceiling::PercentOfFree(40),
+    ceiling: Ceiling::PercentOfFree(60),
     context: 1280,
     kv: KvFormat::Q8,
     ..GENERIC
