@@ -63,6 +63,7 @@ impl Report {
 
 /// The device that would be used, and the model on it.
 fn examine(args: &Doctor, report: &mut Report) -> Result {
+    let header = args.model.as_ref().map(|path| Header::read(&Container::open(path)?)).transpose()?;
     let options = open::options(&args.on, Task::Ask);
     let gpu = Gpu::open(&options.gpu)?;
     let (facts, profile) = (gpu.facts(), gpu.profile());
@@ -70,33 +71,43 @@ fn examine(args: &Doctor, report: &mut Report) -> Result {
     let [total, free] = [facts.installed_bytes(), facts.free_bytes()].map(|b| b.map_or("?".into(), gigabytes));
     let ceiling = gpu.memory_bytes().map_or("all of it".into(), gigabytes);
     report.add(Finding::good(format!("memory {total}, {free} of it free; a model may take {ceiling}")));
-    let tested = self_test(&gpu)?;
-    report.add(Finding::good(format!("self-test: {tested} kernels give the known answers")));
     let mut bandwidth = gpu.copy_gb_per_s(REPETITIONS)?;
     bandwidth.sort_by(f64::total_cmp);
     let bandwidth = bandwidth[REPETITIONS / 2];
     report.add(Finding::good(format!("memory bandwidth {bandwidth:.1} GB/s, measured by copying")));
-    let Some(path) = &args.model else {
-        report.heading("With -m MODEL it also says whether the model fits and how fast it can be.");
-        return Ok(());
+    let fits = match args.model.as_ref().zip(header) {
+        Some((path, header)) => model(args, report, &gpu, path, &header, bandwidth),
+        None => {
+            let what = "whether a model fits and how fast it can be";
+            report.add(Finding::new(Grade::Note, what, "healthgpt doctor -m MODEL says it"));
+            Ok(())
+        }
     };
-    let header = Header::read(&Container::open(path)?)?;
+    let tested = self_test(&gpu)?;
+    report.add(Finding::good(format!("self-test: {tested} kernels give the known answers")));
+    fits
+}
+
+/// The model for each of its tasks.
+///
+/// *Errors*: the first for which it does not fit.
+fn model(args: &Doctor, report: &mut Report, gpu: &Gpu, path: &Path, header: &Header, bandwidth: f64) -> Result {
+    let (facts, profile) = (gpu.facts(), gpu.profile());
     let context = args.on.context.unwrap_or(profile.context.min(header.config.language.max_positions));
-    let kv = open::kv_for(&args.on, &header, profile);
-    let tasks: Vec<_> = runtime::model::Task::ALL.into_iter().filter(|t| header.config.task(*t).is_some()).collect();
-    let mut unfit = None;
-    for task in tasks {
+    let kv = open::kv_for(&args.on, header, profile);
+    let mut fits = Ok(());
+    for task in runtime::model::Task::ALL.into_iter().filter(|t| header.config.task(*t).is_some()) {
         let plan = Use { tasks: vec![task], kv, context, chunk: profile.chunk };
         let needed = header.planned_bytes(&plan);
         let mut finding = of_model(facts, profile, args.on.memory, path, needed);
         finding.what = format!("to {}: {} (cache of {context} positions in {})", task.name(), finding.what, kv.name());
         if finding.grade == Grade::Bad {
-            unfit.get_or_insert(Failure::new(MEMORY, finding.what.clone()));
+            fits = fits.and(Err(Failure::new(MEMORY, finding.what.clone())));
         }
         report.add(finding);
-        report.add(expected(&header, task, kv, context, bandwidth, facts.kind == devices::Kind::Cpu));
+        report.add(expected(header, task, kv, context, bandwidth, facts.kind == devices::Kind::Cpu));
     }
-    unfit.map_or(Ok(()), Err)
+    fits
 }
 
 /// Tokens per second by the measured bandwidth.
@@ -121,29 +132,26 @@ fn expected(
     Finding::good(format!("{what}, {least:.0} to {most:.0} are usual; healthgpt bench measures it"))
 }
 
-/// Runs the kernels that selection takes on this device, each pipeline once, and counts them.
+/// Runs each kernel once in the variant that selection takes on this device, and counts them.
 ///
 /// *Errors*: the first that gives a wrong answer, those of the device.
 fn self_test(gpu: &Gpu) -> Result<usize> {
-    let mut tested = Vec::new();
     for kernel in shaders::kernels() {
-        for case in (kernel.cases)() {
+        let Some((variant, case)) = (kernel.cases)().into_iter().find_map(|case| {
             let variant = gpu.select(kernel, &case.imports, &case.constants);
-            let key = format!("{} {} {:?} {:?}", kernel.name, variant.name, case.imports, case.constants);
-            if !variant.takes(&case.imports) || tested.contains(&key) {
-                continue;
+            variant.takes(&case.imports).then_some((variant, case))
+        }) else {
+            continue;
+        };
+        for (outcome, output) in gpu.probe(kernel, variant, &case)?.iter().zip(&case.outputs) {
+            if outcome.error > output.bound_of(variant) || !outcome.in_bounds {
+                let name = format!("{} ({})", kernel.name, variant.name);
+                let message = format!("{} computes kernel {name} wrongly; use another driver", gpu.facts().name);
+                return Err(Failure::new(DEVICE, message));
             }
-            for (outcome, output) in gpu.probe(kernel, variant, &case)?.iter().zip(&case.outputs) {
-                if outcome.error > output.bound_of(variant) || !outcome.in_bounds {
-                    let name = format!("{} ({})", kernel.name, variant.name);
-                    let message = format!("{} computes kernel {name} wrongly; use another driver", gpu.facts().name);
-                    return Err(Failure::new(DEVICE, message));
-                }
-            }
-            tested.push(key);
         }
     }
-    Ok(tested.len())
+    Ok(shaders::kernels().len())
 }
 
 /// What a person at the other end of a mail needs besides.

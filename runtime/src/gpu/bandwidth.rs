@@ -17,7 +17,9 @@ impl Gpu {
     ///
     /// *Errors*: [`crate::Error::OutOfMemory`] if there is no room for the copies, those of the device.
     pub fn copy_gb_per_s(&self, reps: usize) -> Result<Vec<f64>> {
-        let bytes = COPY_BYTES.min(self.facts().storage_binding_bytes).min(self.facts().buffer_bytes);
+        let room = self.memory_bytes().map_or(u64::MAX, |most| most.saturating_sub(self.allocated_bytes()) / 2);
+        let most = [self.facts().storage_binding_bytes, self.facts().buffer_bytes, room / 16 * 16];
+        let bytes = most.into_iter().fold(COPY_BYTES, u64::min).max(16);
         let from = self.buffer("copied from", bytes, Usage::Activation)?;
         let to = self.buffer("copied to", bytes, Usage::Activation)?;
         let seconds = |copies: usize| -> Result<f64> {
