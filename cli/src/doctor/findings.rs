@@ -81,8 +81,13 @@ pub fn of_machine(machine: &Machine, found: &[Found]) -> Vec<Finding> {
         all.push(Finding::new(Grade::Bad, "no device can be used", advice));
     } else if !real {
         let names: Vec<_> = found.iter().map(|f| f.facts.name.as_str()).collect();
-        let what = format!("there is no GPU, only software: {}", names.join(", "));
-        all.push(Finding::new(Grade::Warning, what, "answers take minutes on it; see the findings above for why"));
+        let what = format!("no GPU can be used, only software: {}", names.join(", "));
+        let advice = if machine.is_linux && machine.gpus.is_empty() && machine.board.is_none() {
+            "answers take minutes on it; the computer shows no GPU on its bus, so no driver will help"
+        } else {
+            "answers take minutes on it; install the GPU's driver, or see above what is wrong with it"
+        };
+        all.push(Finding::new(Grade::Warning, what, advice));
     }
     power(machine, &mut all);
     all
