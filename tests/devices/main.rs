@@ -5,8 +5,9 @@
 mod catalogue;
 
 use catalogue::{Device, catalogue};
-use devices::{Facts, Profile};
-use runtime::model::{Header, Task, Use};
+use devices::Facts;
+use runtime::model::{Header, Task};
+use runtime::{Footprint, Model, OpenOptions, SessionOptions};
 use shaders::KvFormat;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -56,8 +57,17 @@ fn header(c: &Configuration) -> Header {
 }
 
 /// Bytes that a configuration takes. The one place that asks the planner.
-fn planned(_facts: &Facts, profile: &Profile, c: &Configuration) -> u64 {
-    header(c).planned_bytes(&Use { tasks: c.tasks.to_vec(), kv: c.kv, context: c.context, chunk: profile.chunk })
+fn planned(facts: &Facts, c: &Configuration) -> u64 {
+    let header = header(c);
+    let open = OpenOptions { tasks: c.tasks.to_vec(), ..Default::default() };
+    let plan = |task: &Task| {
+        let session = SessionOptions { task: *task, kv: c.kv, context: Some(c.context), ..Default::default() };
+        Model::plan(&header, facts, &open, &session).expect("a plan")
+    };
+    // The weights once, a session for each task.
+    let plans: Vec<Footprint> = c.tasks.iter().map(plan).collect();
+    let session = |f: &Footprint| f.kv + f.scratch + f.staging;
+    plans[0].total() + plans[1..].iter().map(session).sum::<u64>()
 }
 
 fn gigabytes(bytes: u64) -> String {
@@ -68,15 +78,15 @@ fn gigabytes(bytes: u64) -> String {
 fn row(Device { name, bandwidth, facts, profile: expected }: &Device) -> String {
     let profile = devices::profile(facts, Some(expected)).expect("a known profile");
     let ceiling = profile.ceiling_bytes(facts);
-    let fits = |c: &&Configuration| ceiling.is_none_or(|most| planned(facts, profile, c) <= most);
+    let fits = |c: &&Configuration| ceiling.is_none_or(|most| planned(facts, c) <= most);
     let may = ceiling.map_or("-".into(), gigabytes);
     let begin = format!("| {name} | {} | {may} |", profile.name);
     let Some(c) = CONFIGURATIONS.iter().find(fits) else {
-        let least = planned(facts, profile, &CONFIGURATIONS[CONFIGURATIONS.len() - 1]);
+        let least = planned(facts, &CONFIGURATIONS[CONFIGURATIONS.len() - 1]);
         return format!("{begin} nothing | {} | - |", gigabytes(least));
     };
     let limit = bandwidth * 1e9 / header(c).bytes_per_token(Task::Ask, c.kv, c.context / 2) as f64;
-    format!("{begin} {} | {} | {limit:.0} |", c.name, gigabytes(planned(facts, profile, c)))
+    format!("{begin} {} | {} | {limit:.0} |", c.name, gigabytes(planned(facts, c)))
 }
 
 fn page() -> String {

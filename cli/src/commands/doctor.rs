@@ -6,9 +6,11 @@ use crate::failure::{DEVICE, Failure, MEMORY, Result};
 use crate::{open, output};
 use runtime::file::Container;
 use runtime::gpu::{Found, Gpu, list};
-use runtime::model::{Header, Use};
+use runtime::model::{Header, Task as ModelTask};
+use runtime::{Model, OpenOptions, SessionOptions};
 use shaders::KvFormat;
 use std::path::Path;
+use std::time::Instant;
 
 /// Share of the bandwidth's limit that other engines reach when they decode, in percent.
 const USUAL_SHARE: [f64; 2] = [50.0, 70.0];
@@ -83,9 +85,12 @@ fn examine(args: &Doctor, report: &mut Report) -> Result {
             Ok(())
         }
     };
-    let tested = self_test(&gpu)?;
-    report.add(Finding::good(format!("self-test: {tested} kernels give the known answers")));
+    report.add(Finding::good(self_test(&gpu, args.model.as_deref().filter(|_| fits.is_ok()))?));
     fits
+}
+
+fn tasks_of(header: &Header) -> Vec<ModelTask> {
+    ModelTask::ALL.into_iter().filter(|t| header.config.task(*t).is_some()).collect()
 }
 
 /// The model for each of its tasks.
@@ -96,9 +101,10 @@ fn model(args: &Doctor, report: &mut Report, gpu: &Gpu, path: &Path, header: &He
     let context = args.on.context.unwrap_or(profile.context.min(header.config.language.max_positions));
     let kv = open::kv_for(&args.on, header, profile);
     let mut fits = Ok(());
-    for task in runtime::model::Task::ALL.into_iter().filter(|t| header.config.task(*t).is_some()) {
-        let plan = Use { tasks: vec![task], kv, context, chunk: profile.chunk };
-        let needed = header.planned_bytes(&plan);
+    for task in tasks_of(header) {
+        let open = OpenOptions { tasks: vec![task], on: Some(gpu.clone()), ..Default::default() };
+        let session = SessionOptions { task, context: args.on.context, kv, ..Default::default() };
+        let needed = Model::plan(header, facts, &open, &session)?.total();
         let mut finding = of_model(facts, profile, args.on.memory, path, needed);
         finding.what = format!("to {}: {} (cache of {context} positions in {})", task.name(), finding.what, kv.name());
         if finding.grade == Grade::Bad {
@@ -113,7 +119,7 @@ fn model(args: &Doctor, report: &mut Report, gpu: &Gpu, path: &Path, header: &He
 /// Tokens per second by the measured bandwidth.
 fn expected(
     header: &Header,
-    task: runtime::model::Task,
+    task: ModelTask,
     kv: KvFormat,
     context: usize,
     bandwidth: f64,
@@ -132,10 +138,18 @@ fn expected(
     Finding::good(format!("{what}, {least:.0} to {most:.0} are usual; healthgpt bench measures it"))
 }
 
-/// Runs each kernel once in the variant that selection takes on this device, and counts them.
+/// Runs kernels whose answers are known on this device: those that the model uses, else each once.
 ///
-/// *Errors*: the first that gives a wrong answer, those of the device.
-fn self_test(gpu: &Gpu) -> Result<usize> {
+/// *Errors*: those of opening the model, the first kernel that gives a wrong answer, those of the device.
+fn self_test(gpu: &Gpu, model: Option<&Path>) -> Result<String> {
+    if let Some(path) = model {
+        let start = Instant::now();
+        let tasks = tasks_of(&Header::read(&Container::open(path)?)?);
+        let model = Model::open(path, &OpenOptions { tasks, on: Some(gpu.clone()), ..Default::default() })?;
+        model.self_test()?;
+        let seconds = start.elapsed().as_secs_f64();
+        return Ok(format!("self-test: the model opens, its kernels give the known answers; {seconds:.1} s"));
+    }
     for kernel in shaders::kernels() {
         let Some((variant, case)) = (kernel.cases)().into_iter().find_map(|case| {
             let variant = gpu.select(kernel, &case.imports, &case.constants);
@@ -151,7 +165,7 @@ fn self_test(gpu: &Gpu) -> Result<usize> {
             }
         }
     }
-    Ok(shaders::kernels().len())
+    Ok(format!("self-test: {} kernels give the known answers", shaders::kernels().len()))
 }
 
 /// What a person at the other end of a mail needs besides.
@@ -185,9 +199,9 @@ mod tests {
     #[test]
     fn the_expected_speed_is_bandwidth_over_bytes() {
         let m3 = Header::m3(32);
-        let bytes = m3.bytes_per_token(runtime::model::Task::Ask, KvFormat::F16, 1024);
+        let bytes = m3.bytes_per_token(ModelTask::Ask, KvFormat::F16, 1024);
         let speed = |software| {
-            let task = runtime::model::Task::Ask;
+            let task = ModelTask::Ask;
             expected(&m3, task, KvFormat::F16, 2048, bytes as f64 * 40.0 / 1e9, software)
         };
         assert!(speed(false).what.contains("at most 40 tokens/s, 20 to 28 are usual"), "{:?}", speed(false));

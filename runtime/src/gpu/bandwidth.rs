@@ -25,7 +25,7 @@ impl Gpu {
         let seconds = |copies: usize| -> Result<f64> {
             let mut encoder = self.device().create_command_encoder(&Default::default());
             for _ in 0..copies {
-                encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes);
+                encoder.copy_buffer_to_buffer(from.raw(), 0, to.raw(), 0, bytes);
             }
             let start = Instant::now();
             let submission = self.submit(encoder);

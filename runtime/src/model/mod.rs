@@ -2,16 +2,15 @@
 
 pub(crate) mod clip;
 mod config;
-mod fit;
 pub(crate) mod load;
 pub(crate) mod phi3;
 mod recipe;
 mod synthetic;
 mod tensors;
+mod traffic;
 pub(crate) mod vqgan;
 
 pub use config::{Adapter, Config, Language, Task, TaskConfig, Vision, Vocabulary, Vqgan};
-pub use fit::Use;
 pub use load::Header;
 pub use recipe::{Recipe, StoredFormat};
 pub use tensors::{Class, Kind, LINEARS, Origin, Part, Spec};
