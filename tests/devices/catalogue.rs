@@ -135,6 +135,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_taken_than_is_free_where_memory_is_shared() {
+        let busy = |facts: Facts| Facts { system_free_bytes: Some(GB), ..facts };
+        let ceiling = |facts: Facts| profile(&facts, None).expect("a profile").ceiling_bytes(&facts);
+        assert_eq!(ceiling(busy(shared(vendor::NVIDIA, "NVIDIA Tegra Orin (nvgpu)", 16))), Some(GB));
+        let software = Facts { kind: Kind::Cpu, ..shared(0x10005, "llvmpipe", 16) };
+        assert_eq!(ceiling(busy(software)), Some(GB));
+        assert!(ceiling(busy(card(vendor::NVIDIA, "NVIDIA RTX A4000", 16))) > Some(10 * GB));
+    }
+
+    #[test]
     fn where_nobody_tells_the_memory_something_modest_is_taken() {
         let silent = |facts: Facts| Facts { memory_bytes: None, system_bytes: None, system_free_bytes: None, ..facts };
         let [shared, card] = [metal("Apple M3", 16), card(vendor::NVIDIA, "NVIDIA RTX A4000", 16)].map(silent);

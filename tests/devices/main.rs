@@ -53,7 +53,10 @@ const ASK: Configuration =
 fn header(c: &Configuration) -> Header {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../quantize/recipes");
     let name = if c.recipe == "q4" { "q4".into() } else { format!("{folder}/{}.toml", c.recipe) };
-    Header { recipe: quantize::recipe::load(&name, None, false).expect("a recipe"), ..Header::m3(LAYERS) }
+    Header {
+        recipe: quantize::recipe::load(&name, None, false).expect("a recipe"),
+        ..Header::m3(LAYERS, 32).expect("a header")
+    }
 }
 
 /// Bytes that a configuration takes. The one place that asks the planner.

@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_expected_speed_is_bandwidth_over_bytes() {
-        let m3 = Header::m3(32);
+        let m3 = Header::m3(32, 32).unwrap();
         let bytes = m3.bytes_per_token(ModelTask::Ask, KvFormat::F16, 1024);
         let speed = |software| {
             let task = ModelTask::Ask;

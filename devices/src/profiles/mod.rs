@@ -43,19 +43,22 @@ pub enum Ceiling {
     AllBut(u64),
     /// So many percent of what is free when the device is opened.
     PercentOfFree(u64),
-    /// Whatever there is.
+    /// Whatever is free.
     Unlimited,
 }
 
 impl Profile {
-    /// Bytes that model and sessions may take on a device; `None` where nothing limits them, or nobody knows.
+    /// Bytes that model and sessions may take on a device; `None` where nothing limits them, or nobody knows. Never more than
+    /// is free on a computer whose memory the device shares: beyond that the system ends programs.
     pub fn ceiling_bytes(&self, facts: &Facts) -> Option<u64> {
-        match self.ceiling {
+        let allowed = match self.ceiling {
             Ceiling::Bytes(bytes) => Some(bytes),
             Ceiling::AllBut(bytes) => facts.memory_bytes.map(|all| all.saturating_sub(bytes)),
             Ceiling::PercentOfFree(percent) => facts.free_bytes().map(|free| free / 100 * percent),
             Ceiling::Unlimited => None,
-        }
+        };
+        let free = facts.free_bytes().filter(|_| facts.is_unified());
+        allowed.into_iter().chain(free).min()
     }
 }
 

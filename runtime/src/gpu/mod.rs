@@ -112,7 +112,7 @@ impl Gpu {
         let ceiling = |bytes, said_by| Ceiling { bytes, said_by };
         let asked = options.memory_bytes.map(|bytes| ceiling(bytes, "given with --memory"));
         let allowed = opened.profile.ceiling_bytes(&opened.facts);
-        let allowed = allowed.map(|bytes| ceiling(bytes, "that the profile allows (raise it with --memory)"));
+        let allowed = allowed.map(|bytes| ceiling(bytes, "that profile and free memory allow (--memory overrides it)"));
         Ok(Gpu {
             inner: Arc::new(Inner {
                 fault,

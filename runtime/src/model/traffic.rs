@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn a_token_of_m3_reads_what_is_known() {
         // devices.md 1: weights 2.0 to 2.1 GB with the head, adapter 0.1, 393,216 bytes a position.
-        let m3 = Header::m3(32);
+        let m3 = Header::m3(32, 32).unwrap();
         let [none, some] = [0, 640].map(|positions| m3.bytes_per_token(Task::Ask, KvFormat::F16, positions));
         assert_eq!(some - none, 640 * 393_216);
         assert!((2_200_000_000..2_400_000_000).contains(&none), "{none}");
