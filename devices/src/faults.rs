@@ -85,10 +85,18 @@ pub const FAULTS: &[Fault] = &[
         avoid: &[("gemm", "coop16"), ("gemm", "coop8"), ("gemm", "dp4a")],
     },
     Fault {
-        what: "memory is loaded three times slower than by later versions",
-        advice: "on a computer with a GPU install its driver; for tests use Mesa 25 or later",
+        what: "Mesa is of 2023 or older: its software driver loads memory three times slower than later ones, AMD has no \
+               cooperative matrices, Raspberry Pi no subgroups",
+        advice: "install Mesa 25 or later (Debian 12 has it in bookworm-backports)",
         link: "https://packages.debian.org/bookworm-backports/mesa-vulkan-drivers",
-        on: On { driver: "llvmpipe", before: &[23], ..ANYWHERE },
+        on: On { driver: "Mesa", before: &[24], ..ANYWHERE },
+        avoid: &[],
+    },
+    Fault {
+        what: "NVIDIA's driver is older than R535: it has no cooperative matrices that can be used",
+        advice: "install R535 or later (Jetson: JetPack 6): prompts and pictures gain from them",
+        link: "https://developer.nvidia.com/vulkan-driver",
+        on: On { vendor: Some(vendor::NVIDIA), driver: "NVIDIA", before: &[535], ..ANYWHERE },
         avoid: &[],
     },
 ];
@@ -117,6 +125,8 @@ mod tests {
         let llvmpipe = |info: &str| Facts { driver: "llvmpipe".into(), driver_info: info.into(), ..Facts::floor() };
         assert_eq!(faults(&llvmpipe("Mesa 22.3.6 (LLVM 15.0.6)")).count(), 1);
         assert_eq!(faults(&llvmpipe("Mesa 25.0.7")).count(), 0);
+        let jetson = Facts { vendor: vendor::NVIDIA, driver: "NVIDIA".into(), ..llvmpipe("35.4.1") };
+        assert!(faults(&jetson).any(|f| f.advice.contains("JetPack 6")));
         // Nobody knows how old it is.
         assert_eq!(faults(&llvmpipe("")).count(), 0);
         assert_eq!(faults(&Facts::floor()).count(), 0);

@@ -22,6 +22,8 @@ pub struct Opened {
     pub workgroup_kib: u32,
     /// On the device, once the model and a session for each task were open.
     pub bytes: u64,
+    /// The same before anything was allocated.
+    pub planned: u64,
     /// Of a token, by task.
     pub dispatches: Vec<usize>,
 }
@@ -45,6 +47,7 @@ impl Opened {
             binding_mib: facts.storage_binding_bytes >> 20,
             workgroup_kib: facts.workgroup_bytes >> 10,
             bytes: 0,
+            planned: 0,
             dispatches: Vec::new(),
         }
     }
@@ -88,12 +91,17 @@ fn open(gigabytes: &str, model: &str) -> Result<Opened, String> {
     let options = OpenOptions { tasks: Task::ALL.to_vec(), gpu, ..Default::default() };
     let model = Model::open(Path::new(model), &options).map_err(|e| e.to_string())?;
     let mut sessions = Vec::new();
+    let mut planned = 0;
     for task in Task::ALL {
-        let options = SessionOptions { task, ..Default::default() };
-        sessions.push(Session::new(&model, options).map_err(|e| e.to_string())?);
+        let session = SessionOptions { task, ..Default::default() };
+        let plan = Model::plan(model.header(), model.gpu().facts(), &options, &session).map_err(|e| e.to_string())?;
+        // The weights once, a session for each task.
+        planned += if planned == 0 { plan.total() } else { plan.kv + plan.scratch + plan.staging };
+        sessions.push(Session::new(&model, session).map_err(|e| e.to_string())?);
     }
     let mut opened = Opened::new(model.gpu().facts(), model.gpu().profile().name);
     opened.bytes = model.gpu().allocated_bytes();
+    opened.planned = planned;
     opened.dispatches = sessions.iter().map(Session::dispatches_per_token).collect();
     std::mem::forget((sessions, model));
     Ok(opened)

@@ -183,6 +183,7 @@ impl Device {
         hold("subgroups", format!("{:?}", opened.subgroup_size), format!("{:?}", self.subgroup_size));
         hold("cooperative matrices", format!("{:?}", opened.coop), format!("{:?}", self.coop));
         hold("MiB in a binding", opened.binding_mib.to_string(), self.binding_mib.to_string());
+        hold("bytes allocated", opened.bytes.to_string(), opened.planned.to_string());
         if self.opens && (opened.bytes == 0 || opened.dispatches.len() != 2) {
             lines.push("the model was not opened".into());
         }
