@@ -11,12 +11,14 @@ mod pipeline;
 mod probe;
 mod selftest;
 mod trusted;
+mod upload;
 
 pub use adapter::{Found, Options, list};
 pub use buffer::{Buffer, Usage};
 pub(crate) use clock::Clock;
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
+pub(crate) use upload::Upload;
 
 use crate::{Error, Result};
 use cache::Cache;
