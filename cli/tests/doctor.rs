@@ -76,5 +76,8 @@ fn devices_says_what_there_is_and_what_a_model_may_take() {
     assert!(first["memory"]["system_bytes"].as_u64().unwrap() > 1 << 28, "{first}");
     assert!(first["limits"]["workgroup_bytes"].as_u64().unwrap() >= 16 << 10, "{first}");
     assert!(first["defaults"]["slice_ms"].as_u64().unwrap() > 0, "{first}");
-    assert!(said(&run(&["devices"], &[]), 0).contains("a model may take"));
+    // Whatever fits here today: if nothing does, that is said too.
+    assert!(first["m3_fits"].is_null() || first["m3_fits"]["bytes"].as_u64().unwrap() > 3_000_000_000, "{first}");
+    let text = said(&run(&["devices"], &[]), 0);
+    assert!(text.contains("a model may take") && text.contains("HealthGPT-M3 in q4: "), "{text}");
 }

@@ -4,13 +4,20 @@ use crate::args::Devices;
 use crate::failure::{DEVICE, Failure, Result};
 use crate::output;
 use devices::Facts;
+use runtime::Use;
 use runtime::gpu::{Found, list};
+use runtime::model::Header;
 use serde_json::json;
+
+/// Language layers of HealthGPT-M3.
+const M3_LAYERS: usize = 32;
 
 pub fn run(args: &Devices) -> Result {
     let found = list();
+    // The published model as it is made by default: what people have before they have a file.
+    let m3 = Header::m3(M3_LAYERS, 32).ok();
     if args.json {
-        let all: Vec<_> = found.iter().enumerate().map(|(i, f)| describe(i, f)).collect();
+        let all: Vec<_> = found.iter().enumerate().map(|(i, f)| describe(i, f, m3.as_ref())).collect();
         output::json(&json!(all))?;
     } else {
         for (i, Found { facts: f, profile }) in found.iter().enumerate() {
@@ -18,6 +25,13 @@ pub fn run(args: &Devices) -> Result {
             output::line(format!("   driver {} {}, profile {}", f.driver, f.driver_info, profile.name))?;
             output::line(format!("   {}", can(f)))?;
             output::line(format!("   {}", holds(f, profile)))?;
+            if let Some(m3) = &m3 {
+                let fits = match Use::that_fits(m3, f, profile)? {
+                    Some((plan, bytes)) => format!("{plan} ({:.1} GB)", bytes as f64 / 1e9),
+                    None => "not even to ask".into(),
+                };
+                output::line(format!("   HealthGPT-M3 in q4: {fits}"))?;
+            }
             for fault in devices::faults(f) {
                 output::line(format!("   known: {}; {} ({})", fault.what, fault.advice, fault.link))?;
             }
@@ -51,10 +65,15 @@ fn holds(f: &Facts, profile: &devices::Profile) -> String {
     format!("memory {}{shared}{free}; a model may take {ceiling} (--memory)", gigabytes(f.installed_bytes()))
 }
 
-fn describe(index: usize, Found { facts: f, profile }: &Found) -> serde_json::Value {
+fn describe(index: usize, Found { facts: f, profile }: &Found, m3: Option<&Header>) -> serde_json::Value {
     let faults: Vec<_> = devices::faults(f)
         .map(|fault| json!({"what": fault.what, "advice": fault.advice, "link": fault.link}))
         .collect();
+    let fits = m3.and_then(|m3| Use::that_fits(m3, f, profile).ok().flatten());
+    let fits = fits.map(|(plan, bytes)| {
+        let tasks: Vec<_> = plan.tasks.iter().map(|task| task.name()).collect();
+        json!({"tasks": tasks, "kv": plan.kv.name(), "context": plan.context, "bytes": bytes})
+    });
     let lacks = f.lacks().map(|(what, need, have)| json!({"what": what, "need": need, "have": have}));
     json!({
         "index": index,
@@ -81,6 +100,7 @@ fn describe(index: usize, Found { facts: f, profile }: &Found) -> serde_json::Va
             "system_bytes": f.system_bytes,
             "free_bytes": f.free_bytes(),
         },
+        "m3_fits": fits,
         "faults": faults,
         "lacks": lacks,
         "f16": f.f16,

@@ -2,6 +2,7 @@
 
 mod ask;
 mod decode;
+mod fit;
 mod footprint;
 mod generate;
 mod measure;
@@ -10,6 +11,7 @@ mod score;
 mod trace;
 
 pub use ask::{Answer, Finish, Request, Timings, Token};
+pub use fit::Use;
 pub use footprint::Footprint;
 pub use generate::{Draw, Generated, Grid, Row};
 pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
