@@ -185,6 +185,7 @@ impl Facts {
                 ("invocations in a workgroup", u64::from(f.workgroup_invocations)),
                 ("storage buffers", u64::from(f.storage_buffers)),
                 ("bytes in a uniform binding", f.uniform_binding_bytes),
+                ("bytes in a buffer", f.buffer_bytes),
             ]
         };
         let mut pairs = limits(&floor).into_iter().zip(limits(self));
