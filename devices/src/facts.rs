@@ -150,7 +150,10 @@ impl Facts {
     /// The numbers of the driver's version: `[25, 0, 7]` of `Mesa 25.0.7-2~bpo12+1`. Empty if it says none.
     pub fn driver_version(&self) -> Vec<u32> {
         let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
-        let word = self.driver_info.split_whitespace().find(is_version).unwrap_or_default();
+        let words: Vec<&str> = self.driver_info.split_whitespace().collect();
+        // OpenGL drivers say their API's version first.
+        let named = words.windows(2).find(|w| matches!(w[0], "Mesa" | "NVIDIA")).map(|w| w[1]).filter(is_version);
+        let word = named.or(words.iter().copied().find(is_version)).unwrap_or_default();
         let end = word.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(word.len());
         word[..end].split('.').map_while(|number| number.parse().ok()).collect()
     }
@@ -228,7 +231,8 @@ mod tests {
         assert_eq!(version("Mesa 25.0.7-2~bpo12+1"), [25, 0, 7]);
         assert_eq!(version("Mesa 22.3.6 (LLVM 15.0.6)"), [22, 3, 6]);
         assert_eq!(version("550.90.07"), [550, 90, 7]);
-        assert_eq!(version("OpenGL ES 3.2 NVIDIA 540.4.0"), [3, 2]);
+        assert_eq!(version("OpenGL ES 3.2 NVIDIA 540.4.0"), [540, 4, 0]);
+        assert_eq!(version("4.5 (Core Profile) Mesa 25.0.7"), [25, 0, 7]);
         assert_eq!(version(""), []);
         assert!(version("Mesa 25.0.7") < version("Mesa 25.1.0") && version("Mesa 9.2") < version("Mesa 10.0"));
     }
