@@ -26,6 +26,8 @@ pub struct Opened {
     pub planned: u64,
     /// Of a token, by task.
     pub dispatches: Vec<usize>,
+    /// Whether the self-test found out that nothing is computed there.
+    pub found_out: bool,
 }
 
 impl Opened {
@@ -49,6 +51,7 @@ impl Opened {
             bytes: 0,
             planned: 0,
             dispatches: Vec::new(),
+            found_out: false,
         }
     }
 }
@@ -103,6 +106,7 @@ fn open(gigabytes: &str, model: &str) -> Result<Opened, String> {
     opened.bytes = model.gpu().allocated_bytes();
     opened.planned = planned;
     opened.dispatches = sessions.iter().map(Session::dispatches_per_token).collect();
+    opened.found_out = matches!(model.self_test(), Err(runtime::Error::Faulty { .. }));
     std::mem::forget((sessions, model));
     Ok(opened)
 }
