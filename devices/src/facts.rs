@@ -69,8 +69,8 @@ pub struct Facts {
     pub driver: String,
     /// Driver version and whatever else it says.
     pub driver_info: String,
-    /// The largest pool of memory that is nearest to the device, or all pools together where it shares memory with the CPU;
-    /// `None` where the API does not tell.
+    /// The largest pool of memory of its own, or all pools together where it shares memory with the CPU; `None` where the
+    /// API does not tell.
     pub memory_bytes: Option<u64>,
     /// The computer's memory, if the system tells.
     pub system_bytes: Option<u64>,

@@ -1,6 +1,7 @@
 //! `opened FOLDER`: opens a whole model through wgpu on the real drivers of GPUs that are not there: adapter, device,
 //! every buffer, every pipeline. Holds what the drivers report, and the profile that follows from it, against what is
-//! expected of the device. Nothing is computed there, which the self-test must notice. `cargo xtask static` puts the Mesas and the shim into FOLDER.
+//! expected of the device. Nothing is computed there, which the self-test must notice. `cargo xtask static` puts the Mesas
+//! and the shim into FOLDER.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
 
 mod child;

@@ -1,5 +1,5 @@
-//! The computer as far as it decides whether a GPU can be reached. Everything is read from files below a root, so that a
-//! test can make a computer up.
+//! The computer as far as it decides whether a GPU can be reached. Everything is read from files below a root, so that
+//! a test can make a computer up.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
