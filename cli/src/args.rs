@@ -31,6 +31,8 @@ pub enum Command {
     Bench(Bench),
     /// What devices there are and which profile each gets
     Devices(Devices),
+    /// Whether this computer can run a model, and what to do where it cannot
+    Doctor(Doctor),
     /// What a model file says of itself
     Inspect(Inspect),
     /// Check every tensor of a model file against its hash
@@ -69,13 +71,13 @@ pub struct On {
     /// Kernel variants to force: `portable`, or KERNEL=VARIANT, comma separated
     #[arg(long, hide = true, env = "HEALTHGPT_VARIANT")]
     pub variant: Option<String>,
-    /// Format of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
-    /// Positions to plan for: prompt, picture and answer [default: the model's, at most 2048]
+    /// Format of the KV cache [default: the profile's, mostly f16]
+    #[arg(long, value_enum)]
+    pub kv: Option<Kv>,
+    /// Positions to plan for: prompt, picture and answer [default: the profile's, mostly 2048, and at most the model's]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
-    /// Device memory to use at most, in bytes or with a unit: 4GiB
+    /// Device memory to use at most, in bytes or with a unit: 4GiB [default: the profile's]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub memory: Option<u64>,
     /// Do not keep compiled kernels for the next time in your cache folder
@@ -301,6 +303,18 @@ pub struct Devices {
     /// A JSON array
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Doctor {
+    /// Model file that should run here
+    #[arg(short, long, value_name = "MODEL", env = "HEALTHGPT_MODEL")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub on: On,
+    /// Also write everything that was found, for a mail to support; no prompts, pictures or answers
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]

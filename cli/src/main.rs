@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod doctor;
 mod failure;
 mod input;
 mod interrupt;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         args::Command::Perplexity(a) => commands::perplexity::run(a),
         args::Command::Bench(a) => commands::bench::run(a),
         args::Command::Devices(a) => commands::devices::run(a),
+        args::Command::Doctor(a) => commands::doctor::run(a),
         args::Command::Inspect(a) => commands::inspect::run(a),
         args::Command::Verify(a) => commands::verify::run(a),
     });

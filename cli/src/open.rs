@@ -2,9 +2,14 @@
 
 use crate::args::{Kv, On, Open, Task};
 use crate::failure::Result;
+use crate::output;
+use devices::{Kind, Profile};
 use runtime::gpu::Options;
+use runtime::model::Header;
 use runtime::{Model, OpenOptions, Session, SessionOptions};
 use serde_json::{Value, json};
+use shaders::KvFormat;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,7 +33,13 @@ pub fn model_to_trace(open: &Open, task: Task) -> Result<Arc<Model>> {
 }
 
 fn with_head(open: &Open, task: Task, whole_head: bool) -> Result<Arc<Model>> {
-    Ok(Model::open(&open.model, &OpenOptions { whole_head, ..options(&open.on, task) })?)
+    let model = Model::open(&open.model, &OpenOptions { whole_head, ..options(&open.on, task) })?;
+    let facts = model.gpu().facts();
+    // Nobody should wait for minutes without knowing why; a script finds the device in what `--json` prints.
+    if facts.kind == Kind::Cpu && open.on.device.is_none() && std::io::stderr().is_terminal() {
+        output::note(format!("no GPU: running on {}, slowly; `healthgpt doctor` says why", facts.name));
+    }
+    Ok(model)
 }
 
 /// How a model is opened for one task.
@@ -37,7 +48,8 @@ pub fn options(on: &On, task: Task) -> OpenOptions {
         device: on.device.clone(),
         profile: on.profile.clone(),
         variants: on.variant.clone(),
-        without_subgroups: std::env::var_os("HEALTHGPT_NO_SUBGROUPS").is_some(),
+        // To see what a poor device does.
+        no_more_than: std::env::var_os("HEALTHGPT_FLOOR").map(|_| devices::Facts::floor()),
         memory_bytes: on.memory,
         cache_dir: if on.no_cache { None } else { cache_dir() },
     };
@@ -59,13 +71,25 @@ fn cache_dir() -> Option<PathBuf> {
 }
 
 /// How the session is planned.
-pub fn session(on: &On, task: Task) -> SessionOptions {
-    let kv = match on.kv {
-        Kv::F16 => shaders::KvFormat::F16,
-        Kv::Q8 => shaders::KvFormat::Q8,
-        Kv::F32 => shaders::KvFormat::F32,
-    };
-    SessionOptions { task: task.into(), context: on.context, kv, ..Default::default() }
+pub fn session(on: &On, task: Task, model: &Model) -> SessionOptions {
+    SessionOptions { task: task.into(), context: on.context, kv: kv(on, model), ..Default::default() }
+}
+
+/// Format of the cache: the one asked for, or the profile's.
+pub fn kv(on: &On, model: &Model) -> KvFormat {
+    kv_for(on, model.header(), model.gpu().profile())
+}
+
+/// The same for a model that is not open.
+pub fn kv_for(on: &On, header: &Header, profile: &Profile) -> KvFormat {
+    match on.kv {
+        Some(Kv::F16) => KvFormat::F16,
+        Some(Kv::Q8) => KvFormat::Q8,
+        Some(Kv::F32) => KvFormat::F32,
+        // Heads that q8 cannot hold.
+        None if !header.config.language.head_dim.is_multiple_of(KvFormat::GROUP) => KvFormat::F16,
+        None => profile.kv,
+    }
 }
 
 /// Device, profile and model of a session, as they stand in JSON.

@@ -3,9 +3,11 @@
 //! `runtime::gpu` fills [`Facts`]; [`select`] picks a [`shaders::Variant`]; nothing else decides.
 
 mod facts;
-mod profile;
+mod faults;
+mod profiles;
 mod select;
 
-pub use facts::{Backend, Facts, Kind};
-pub use profile::{GENERIC, PROFILES, Profile, profile};
+pub use facts::{Backend, Facts, Kind, vendor};
+pub use faults::{FAULTS, Fault, On, faults};
+pub use profiles::{Ceiling, GENERIC, PROFILES, Profile, profile};
 pub use select::{Forced, meets, select};

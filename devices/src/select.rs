@@ -1,6 +1,6 @@
 //! The one rule by which a variant is chosen.
 
-use crate::{Facts, Profile};
+use crate::{Facts, Profile, faults};
 use shaders::{Choice, Kernel, Needs, Variant};
 
 /// Variants that the user forces, from `HEALTHGPT_VARIANT=portable` or `gemv=split_k,rmsnorm=portable`.
@@ -44,8 +44,8 @@ pub fn meets(facts: &Facts, needs: &Needs) -> bool {
 }
 
 /// The variant for `kernel` and what the data decides: the forced one if it fits, else the first of the profile's
-/// preferences that fits, else the first that fits. The last variant of a kernel needs only the WebGPU floor, so there
-/// always is one.
+/// preferences that fits, else the first that fits. Only a forced one may be one that a known fault of the device speaks
+/// against. The last variant of a kernel needs only the WebGPU floor, so there always is one.
 pub fn select(kernel: &Kernel, data: &[Choice], facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
     let can = |v: &Variant| meets(facts, &v.needs) && v.takes(data);
     let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && can(v));
@@ -57,8 +57,10 @@ pub fn select(kernel: &Kernel, data: &[Choice], facts: &Facts, profile: &Profile
     if forced.portable {
         return portable();
     }
-    let preferred = profile.prefer.iter().filter(|(k, _)| *k == kernel.name).find_map(|(_, v)| fits(v));
-    preferred.or_else(|| kernel.variants.iter().find(|v| can(v))).unwrap_or_else(portable)
+    let sound = |v: &Variant| !faults(facts).any(|fault| fault.avoids(kernel, v));
+    let preferred = profile.prefer.iter().filter(|(k, _)| *k == kernel.name);
+    let preferred = preferred.filter_map(|(_, v)| fits(v)).find(|v| sound(v));
+    preferred.or_else(|| kernel.variants.iter().find(|v| can(v) && sound(v))).unwrap_or_else(portable)
 }
 
 #[cfg(test)]
@@ -131,6 +133,20 @@ mod tests {
         assert_eq!(select(&shaders::rmsnorm::KERNEL, &[], &facts, &GENERIC, &forced).name, "portable");
         assert!(Forced::parse("gemv=coop").unwrap_err().contains("split_k"));
         assert!(Forced::parse("nothing").is_err());
+    }
+
+    #[test]
+    fn what_a_known_fault_speaks_against_is_chosen_only_by_name() {
+        let pi =
+            Facts { vendor: crate::vendor::BROADCOM, name: "V3D 7.1.7.0".into(), subgroups: true, ..Facts::floor() };
+        let chosen = |name: &str, forced: &str| {
+            let facts = Facts { name: name.into(), ..pi.clone() };
+            let forced = Forced::parse(forced).unwrap();
+            select(&shaders::rmsnorm::KERNEL, &[], &facts, &GENERIC, &forced).name
+        };
+        assert_eq!(chosen("V3D 7.1.7.0", ""), "portable");
+        assert_eq!(chosen("V3D 7.1.7.0", "rmsnorm=subgroup"), "subgroup");
+        assert_eq!(chosen("another", ""), "subgroup");
     }
 
     #[test]

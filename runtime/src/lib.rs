@@ -14,5 +14,5 @@ pub use plan::{Control, Pace, Submission, Submissions};
 pub use session::{
     Answer, By, Draw, Finish, Footprint, Generated, Grid, Judged, KernelTime, Kernels, Measured, Model, ModelSummary,
     OpenOptions, Perplexity, Picture, Progress, Request, Row, Session, SessionOptions, Speed, Tensor, Timings, Token,
-    Trace, Values, Workload,
+    Trace, Use, Values, Workload,
 };

@@ -242,6 +242,15 @@ impl KvFormat {
     /// Values that share a factor: a head must be a multiple of it.
     pub const GROUP: usize = 32;
 
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvFormat::F16 => "f16",
+            KvFormat::Q8 => "q8",
+            KvFormat::F32 => "f32",
+        }
+    }
+
     /// Bytes of so many values.
     pub fn bytes(self, values: usize) -> usize {
         match self {

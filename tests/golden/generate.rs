@@ -1,6 +1,6 @@
 //! Pictures out, against what the reference drew; and models that misbehave.
 
-use super::{picture, portable, preferred, without_subgroups};
+use super::{at_the_floor, picture, portable, preferred};
 use runtime::gpu::Options;
 use runtime::image::decode;
 use runtime::model::Task;
@@ -48,11 +48,9 @@ fn equal_share(found: &[u8]) -> f64 {
 
 #[test]
 fn the_picture_is_the_references() {
-    for (model, kv, share) in [
-        (portable(), KvFormat::F32, 0.999),
-        (preferred(), KvFormat::F16, 0.99),
-        (without_subgroups(), KvFormat::F16, 0.99),
-    ] {
+    for (model, kv, share) in
+        [(portable(), KvFormat::F32, 0.999), (preferred(), KvFormat::F16, 0.99), (at_the_floor(), KvFormat::F16, 0.99)]
+    {
         let drawn = draw(&mut session(model, kv), Sampling::default());
         assert_eq!(drawn.codes, golden_codes());
         let found = equal_share(&drawn.picture.pixels);
@@ -62,11 +60,9 @@ fn the_picture_is_the_references() {
 
 #[test]
 fn every_stage_of_a_picture_is_the_references() {
-    for (like, kv, bound) in [
-        (portable(), KvFormat::F32, 1e-9),
-        (preferred(), KvFormat::F16, 1e-5),
-        (without_subgroups(), KvFormat::F32, 1e-9),
-    ] {
+    for (like, kv, bound) in
+        [(portable(), KvFormat::F32, 1e-9), (preferred(), KvFormat::F16, 1e-5), (at_the_floor(), KvFormat::F32, 1e-9)]
+    {
         let on = Some(like.gpu().clone());
         let options = OpenOptions { tasks: vec![Task::Generate], whole_head: true, on, ..Default::default() };
         let model = Model::open(tiny("f16"), &options).expect("the model");

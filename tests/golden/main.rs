@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "a skipped check says so")]
 
 mod generate;
+mod limits;
 
 use runtime::gpu::{Gpu, Options};
 use runtime::image::decode;
@@ -30,9 +31,9 @@ fn preferred() -> &'static Arc<Model> {
     MODEL.get_or_init(|| open(Some(tests::gpu().clone()), Options::default()))
 }
 
-fn without_subgroups() -> &'static Arc<Model> {
+fn at_the_floor() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| open(Some(tests::gpu_without_features().clone()), Options::default()))
+    MODEL.get_or_init(|| open(Some(tests::gpu_at_the_floor().clone()), Options::default()))
 }
 
 fn picture(model: &Model) -> Picture {
@@ -41,9 +42,8 @@ fn picture(model: &Model) -> Picture {
     model.picture(&rgb).expect("the model takes pictures")
 }
 
-fn trace(model: &Arc<Model>, golden: &Golden, kv: KvFormat, chunk: Option<usize>) -> Trace {
-    let options = SessionOptions { kv, chunk, traced: true, ..Default::default() };
-    let mut session = Session::new(model, options).expect("a session");
+fn trace(model: &Arc<Model>, golden: &Golden, options: SessionOptions) -> Trace {
+    let mut session = Session::new(model, SessionOptions { traced: true, ..options }).expect("a session");
     let turns = golden.turns();
     let shown = golden.json["image_position"].is_u64().then(|| picture(model));
     let max_tokens = golden.json["max_new_tokens"].as_u64().expect("max_new_tokens") as usize;
@@ -52,8 +52,14 @@ fn trace(model: &Arc<Model>, golden: &Golden, kv: KvFormat, chunk: Option<usize>
 
 /// Every stage within `bound`; ids and text equal.
 fn check(model: &Arc<Model>, case: &str, kv: KvFormat, chunk: Option<usize>, bound: f64) {
+    check_planned(model, case, SessionOptions { kv, chunk, ..Default::default() }, bound);
+}
+
+/// The same with a session of one's own.
+fn check_planned(model: &Arc<Model>, case: &str, options: SessionOptions, bound: f64) {
     let golden = Golden::read(case);
-    let trace = trace(model, &golden, kv, chunk);
+    let kv = options.kv;
+    let trace = trace(model, &golden, options);
     let faults = golden.faults(&stages(&trace), bound);
     assert!(faults.is_empty(), "{case}, {kv:?}, bound {bound:e}:\n{}", faults.join("\n"));
     assert_eq!(serde_json::json!(trace.prompt), golden.json["prompt"], "{case}");
@@ -157,9 +163,9 @@ fn ask_tokens(session: &mut Session, golden: &Golden, shown: &Picture) -> Vec<u3
 }
 
 #[test]
-fn a_device_without_subgroups_is_as_good() {
+fn a_device_at_the_webgpu_floor_is_as_good() {
     for case in CASES {
-        check(without_subgroups(), case, KvFormat::F32, None, 1e-9);
+        check(at_the_floor(), case, KvFormat::F32, None, 1e-9);
     }
 }
 

@@ -44,6 +44,6 @@ fn every_kernel_agrees_with_its_reference() {
 }
 
 #[test]
-fn every_kernel_agrees_without_optional_features() {
-    check(tests::gpu_without_features());
+fn every_kernel_agrees_at_the_webgpu_floor() {
+    check(tests::gpu_at_the_floor());
 }

@@ -4,6 +4,7 @@ mod golden;
 
 pub use golden::{Golden, Stages, stages};
 
+use devices::Facts;
 use quantize::config::Choices;
 use quantize::source::{Given, discover};
 use quantize::write::Job;
@@ -24,10 +25,11 @@ pub fn gpu() -> &'static Gpu {
     GPU.get_or_init(|| open(Options::default()))
 }
 
-/// The same device as if it had no subgroups.
-pub fn gpu_without_features() -> &'static Gpu {
+/// The same device as if it had the WebGPU floor and nothing else: bindings of 128 MiB, 8 storage buffers, 16 KiB of
+/// workgroup memory, no features.
+pub fn gpu_at_the_floor() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
-    GPU.get_or_init(|| open(Options { without_subgroups: true, ..Default::default() }))
+    GPU.get_or_init(|| open(Options { no_more_than: Some(Facts::floor()), ..Default::default() }))
 }
 
 fn open(options: Options) -> Gpu {

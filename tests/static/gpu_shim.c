@@ -1,6 +1,6 @@
 // A pretended GPU for Mesa's Vulkan drivers, so that their real shader compilers run where there is no GPU. It lists
 // one DRM device, answers the few kernel requests that making a VkDevice and a pipeline takes, and swallows all work:
-// kernels compile, nothing executes. Debian 12 on x86-64 with the Mesa 26 of `xtask/mesa.sh 26 DIR`.
+// kernels compile, nothing executes. Debian 12 on x86-64 with the Mesa 26 of `xtask/drivers.sh 26 DIR`.
 //   gcc -O1 -shared -fPIC -o gpu_shim.so gpu_shim.c
 //   GPU_SHIM=nouveau:0x192 VK_DRIVER_FILES=DIR/nouveau.json DIR/run --preload $PWD/gpu_shim.so ./kernel_stats ...
 // GPU_SHIM          VK_DRIVER_FILES  chips seen working (Mesa 26.1)

@@ -9,7 +9,7 @@ mod report;
 mod rules;
 mod table;
 
-use chips::{CHIPS, Chip};
+use chips::{ALSO, CHIPS, Chip};
 use programs::{Checks, Program, Workgroup};
 use report::{End, Job, Mode, Report};
 use rules::{Known, Row};
@@ -81,6 +81,14 @@ fn gate(folder: &Path, update: bool) -> Result<(), String> {
     let now = table::text(&versions, &rows, &totals);
     let mut problems = rules::violations(&rows, rules::KNOWN);
     problems.extend(rules::blind(&spilling));
+    for chip in &ALSO {
+        let shipped = &passes[SHIPPED];
+        let report = Job { folder, chip, mode: shipped.mode }.run(&shipped.list)?;
+        problems.extend(report.ends.iter().filter_map(|(name, end)| match end {
+            End::Failed(why) => Some(format!("{name} on {}: {why}", chip.name)),
+            _ => None,
+        }));
+    }
     if update {
         std::fs::write(&path, &now).map_err(|e| format!("{}: {e}", path.display()))?;
     } else {

@@ -69,12 +69,14 @@ pub fn install(packages: &[&str]) -> Result {
     run(&what, apt(&["install", "-y", "--no-install-recommends"]).args(packages))
 }
 
-/// The folder under `target` with that Mesa unpacked, if this machine can have it. `icd` is a file it must have.
-pub fn mesa(version: &str, icd: &str) -> Option<PathBuf> {
-    let folder = scratch(&format!("mesa{version}"));
+/// The folder under `target` with those drivers unpacked (`25` and `26` are Mesa's), if this machine can have them. `icd`
+/// is a file that must be there.
+pub fn drivers(version: &str, icd: &str) -> Option<PathBuf> {
+    let name = if version == "swiftshader" { version.into() } else { format!("mesa{version}") };
+    let folder = scratch(&name);
     if !folder.join(icd).exists() {
-        println!("==> unpacking Mesa {version} aside");
-        let script = root().join("xtask").join("mesa.sh");
+        println!("==> unpacking {name} aside");
+        let script = root().join("xtask").join("drivers.sh");
         let done = Command::new("bash").arg(script).arg(version).arg(&folder).status().is_ok_and(|s| s.success());
         if !done {
             return None;
@@ -86,7 +88,7 @@ pub fn mesa(version: &str, icd: &str) -> Option<PathBuf> {
 /// Mesa 26's software driver, which has cooperative matrices, if this machine can have it. It comes with its own C
 /// library, so programs run under its loader.
 pub fn mesa_26() -> Option<Driver> {
-    let folder = mesa("26", "lvp.json").filter(|_| cfg!(all(target_os = "linux", target_arch = "x86_64")))?;
+    let folder = drivers("26", "lvp.json").filter(|_| cfg!(all(target_os = "linux", target_arch = "x86_64")))?;
     let text = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let environment = vec![
         ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER".into(), text("run")),
@@ -97,11 +99,24 @@ pub fn mesa_26() -> Option<Driver> {
 
 /// Mesa 25's software driver, if this machine can have it.
 pub fn mesa_25() -> Option<Driver> {
-    let folder = mesa("25", "lvp.json")?;
+    let folder = drivers("25", "lvp.json")?;
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let environment = vec![
         ("LD_LIBRARY_PATH".into(), text(folder.join("lib"))),
         ("VK_DRIVER_FILES".into(), text(folder.join("lvp.json"))),
     ];
     Some(Driver { name: "Mesa 25", environment })
+}
+
+/// Google's software driver: no f16, subgroups of four, ten storage buffers. If this machine can have it.
+pub fn swiftshader() -> Option<Driver> {
+    let icd = drivers("swiftshader", "swiftshader.json")?.join("swiftshader.json");
+    let environment = vec![("VK_DRIVER_FILES".into(), icd.to_string_lossy().into_owned())];
+    Some(Driver { name: "SwiftShader", environment })
+}
+
+/// No Vulkan driver, so that wgpu takes OpenGL: no subgroups, no f16. Mesa's software driver where there is no GPU.
+pub fn opengl() -> Driver {
+    // The loader must find no file there.
+    Driver { name: "OpenGL", environment: vec![("VK_DRIVER_FILES".into(), "/nonexistent.json".into())] }
 }

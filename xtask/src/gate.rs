@@ -20,7 +20,7 @@ pub fn needs() -> Result {
         return Err("the drivers come from Debian's packages for x86-64".into());
     }
     for (version, icd) in [("25", "radv.json"), ("26", "nouveau.json")] {
-        device::mesa(version, icd).ok_or("Mesa 25 and 26 cannot be had here (Debian 12 with apt only)")?;
+        device::drivers(version, icd).ok_or("Mesa 25 and 26 cannot be had here (Debian 12 with apt only)")?;
     }
     if Path::new("/usr/bin/cc").exists() && Path::new("/usr/include/vulkan/vulkan.h").exists() {
         return Ok(());
@@ -41,5 +41,7 @@ pub fn check(update: bool) -> Result {
     compile("kernel_stats.c", "kernel_stats", &["-lvulkan"])?;
     let mut gate = cargo(&["run", "-q", "-p", "tests", "--bin", "static-gate", "--"]);
     gate.arg(scratch("")).args(update.then_some("--update"));
-    step("every kernel through the compilers of eight GPUs", &mut gate)
+    step("every kernel through the compilers of nine GPUs", &mut gate)?;
+    let mut opened = cargo(&["run", "-q", "-p", "tests", "--bin", "opened", "--"]);
+    step("a model is opened on the drivers of GPUs that are not there", opened.arg(scratch("")))
 }

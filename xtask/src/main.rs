@@ -1,10 +1,11 @@
-//! `cargo xtask demo | test | static`: the commands of the README. The first two make sure of a Vulkan device. Next to no
-//! dependencies, so that it starts at once.
+//! `cargo xtask demo | test | static | check-targets | device-table`: the commands of the README. The first two make sure of
+//! a Vulkan device. Next to no dependencies, so that it starts at once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
 
 mod demo;
 mod device;
 mod gate;
+mod targets;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -21,12 +22,19 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["static"] => gate::run(false),
         ["static", "--update"] => gate::run(true),
+        ["check-targets"] => targets::run(),
+        ["device-table"] => run(
+            "docs/devices.md is written anew",
+            cargo(&["run", "-q", "-p", "tests", "--bin", "device-table"]).arg(root().join("docs").join("devices.md")),
+        ),
         _ => {
             eprintln!(
                 "usage: cargo xtask demo   build, prepare the demonstration model, answer a question about a picture"
             );
             eprintln!("       cargo xtask test   fmt, clippy, every test, on every software driver that can be had");
-            eprintln!("       cargo xtask static [--update]   every kernel through the compilers of eight GPUs");
+            eprintln!("       cargo xtask static [--update]   kernels and model on nine GPUs' drivers, without them");
+            eprintln!("       cargo xtask check-targets       the product type-checked for Arm, Windows and macOS");
+            eprintln!("       cargo xtask device-table        docs/devices.md: what fits on which device, how fast");
             return ExitCode::from(2);
         }
     };

@@ -13,7 +13,7 @@ pub fn run() -> Result {
     run_cargo("cargo test", &["test", "--workspace"], &[])?;
     match gate::needs() {
         Ok(()) => gate::check(false)?,
-        Err(why) => println!("==> SKIPPED: every kernel through the compilers of eight GPUs: {why}"),
+        Err(why) => println!("==> SKIPPED: kernels and model on nine GPUs' drivers: {why}"),
     }
 
     let mut tests = vec!["test", "-p", "tests"];
@@ -43,6 +43,22 @@ pub fn run() -> Result {
             "==> SKIPPED: cooperative matrices on Mesa 26, which cannot be had here (Debian 12 on x86-64 with apt only)"
         ),
     }
+    // Slow drivers, so only what compares with a reference.
+    let references = [&tests[..], &["--", "reference"]].concat();
+    match device::swiftshader() {
+        Some(driver) => on(&driver, &references)?,
+        None => println!(
+            "==> SKIPPED: kernels and golden data on SwiftShader, which cannot be had here (Debian 12 on x86-64 with apt only)"
+        ),
+    }
+    let opengl = device::opengl();
+    // Says what the first device is, or fails.
+    let mut look = cargo(&["run", "-q", "-p", "tests", "--bin", "opened", "--", "--here", "1000", "-"]);
+    if look.envs(opengl.environment.iter().cloned()).output().is_ok_and(|o| o.status.success()) {
+        on(&opengl, &references)?;
+    } else {
+        println!("==> SKIPPED: kernels and golden data on OpenGL, which shows no device here");
+    }
     // On the faster driver if there is one. Mesa caches shaders without regard to the width.
     environment.push(("MESA_SHADER_CACHE_DISABLE", "true"));
     for (width, subgroup) in [("128", 4), ("512", 16)] {
@@ -50,6 +66,12 @@ pub fn run() -> Result {
         run_cargo(&format!("kernels and golden data with subgroups of {subgroup}"), &tests, &environment)?;
     }
     Ok(())
+}
+
+/// Kernels and golden data on a driver.
+fn on(driver: &device::Driver, tests: &[&str]) -> Result {
+    let environment: Vec<_> = driver.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    run_cargo(&format!("kernels and golden data on {}", driver.name), tests, &environment)
 }
 
 fn run_cargo(what: &str, args: &[&str], environment: &[(&str, &str)]) -> Result {

@@ -17,7 +17,7 @@ pub fn run(args: &Ask) -> Result {
     let start = Instant::now();
     let model = open::model(&args.open, Task::Ask)?;
     let picture = input::prepare(&model, rgb)?;
-    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Ask) };
+    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Ask, &model) };
     let mut session = Session::new(&model, options)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     let mut asked = args.question.clone();

@@ -3,7 +3,6 @@
 use crate::args::{Bench, Switch, Synthetic, Task};
 use crate::failure::{Failure, Result, USAGE};
 use crate::{open, output};
-use clap::ValueEnum;
 use runtime::model::Header;
 use runtime::{KernelTime, Kernels, Measured, Model, Session, SessionOptions, Speed, Workload};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ const M3_LAYERS: usize = 32;
 pub fn run(args: &Bench) -> Result {
     let start = Instant::now();
     let model = model(args)?;
-    let options = SessionOptions { adapter: args.adapter == Switch::On, ..open::session(&args.on, args.task) };
+    let options = SessionOptions { adapter: args.adapter == Switch::On, ..open::session(&args.on, args.task, &model) };
     let mut session = Session::new(&model, options)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     // Before measuring takes any.
@@ -59,8 +58,8 @@ impl Results<'_> {
         runtime::model::Task::from(self.args.task).name()
     }
 
-    fn kv(&self) -> String {
-        self.args.on.kv.to_possible_value().map_or_else(String::new, |v| v.get_name().into())
+    fn kv(&self) -> &'static str {
+        open::kv(&self.args.on, self.session.model()).name()
     }
 
     fn driver(&self) -> String {

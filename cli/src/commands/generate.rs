@@ -29,7 +29,7 @@ pub fn run(args: &Generate) -> Result {
         false => open::model(&args.open, Task::Generate)?,
     };
     let picture = input::prepare(&model, rgb)?;
-    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Generate) };
+    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Generate, &model) };
     let mut session = Session::new(&model, options)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     // A seed without a temperature asks for the model's own probabilities.

@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod bench;
 pub mod devices;
+pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod inspect;

@@ -9,7 +9,7 @@ use serde_json::json;
 pub fn run(args: &Perplexity) -> Result {
     let text = input::text(&args.file)?;
     let model = open::model(&args.open, Task::Ask)?;
-    let options = open::session(&args.open.on, Task::Ask);
+    let options = open::session(&args.open.on, Task::Ask, &model);
     // Where nothing is said, as long as the text: a token has at least a byte, but for a mark or two at the start.
     let most = model.header().config.language.max_positions;
     let context = options.context.or_else(|| Some((text.len() + 2).min(most)));

@@ -16,7 +16,7 @@ pub fn run(args: &Trace) -> Result {
     let rgb = input::picture(&args.image)?;
     let model = open::model_to_trace(&args.open, args.task)?;
     let picture = input::prepare(&model, rgb)?;
-    let options = SessionOptions { traced: true, ..open::session(&args.open.on, args.task) };
+    let options = SessionOptions { traced: true, ..open::session(&args.open.on, args.task, &model) };
     let mut session = Session::new(&model, options)?;
     let request = Request {
         picture: picture.as_ref(),

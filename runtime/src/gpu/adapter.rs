@@ -1,11 +1,11 @@
 //! Which devices there are, what they can do, and which one is taken.
 
 use super::cache::Cache;
-use super::trusted;
+use super::{memory, trusted};
 use crate::{Error, Result};
 use devices::{Backend, Facts, Forced, Kind, Profile};
 use std::path::PathBuf;
-use wgpu::{Backends, Features};
+use wgpu::{Backends, Features, Limits};
 
 /// What the caller asks for; the default takes the best device as it is.
 #[derive(Debug, Clone, Default)]
@@ -16,9 +16,9 @@ pub struct Options {
     pub profile: Option<String>,
     /// Variants to force; see [`Forced::parse`].
     pub variants: Option<String>,
-    /// Do not request subgroups, nor what needs them, as if the device had none.
-    pub without_subgroups: bool,
-    /// Allocate no more than this on the device.
+    /// Request no more than this, as if the device were so poor; see [`Facts::no_more_than`].
+    pub no_more_than: Option<Facts>,
+    /// Allocate no more than this on the device; by default what its profile allows.
     pub memory_bytes: Option<u64>,
     /// Folder to keep compiled pipelines in, for the next time; without it nothing is written.
     pub cache_dir: Option<PathBuf>,
@@ -78,6 +78,14 @@ fn facts(adapter: &wgpu::Adapter) -> Facts {
     let info = adapter.get_info();
     let limits = adapter.limits();
     let features = adapter.features();
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+        wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
+        wgpu::DeviceType::VirtualGpu => Kind::Virtual,
+        wgpu::DeviceType::Cpu => Kind::Cpu,
+        wgpu::DeviceType::Other => Kind::Other,
+    };
+    let system = memory::of_system();
     Facts {
         name: info.name,
         backend: match info.backend {
@@ -87,18 +95,15 @@ fn facts(adapter: &wgpu::Adapter) -> Facts {
             wgpu::Backend::Gl => Backend::Gl,
             _ => Backend::Other,
         },
-        kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
-            wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
-            wgpu::DeviceType::VirtualGpu => Kind::Virtual,
-            wgpu::DeviceType::Cpu => Kind::Cpu,
-            wgpu::DeviceType::Other => Kind::Other,
-        },
+        kind,
         vendor: info.vendor,
         device: info.device,
         pci: info.device_pci_bus_id,
         driver: info.driver,
         driver_info: info.driver_info,
+        memory_bytes: memory::of_device(adapter, kind),
+        system_bytes: system.map(|[all, _]| all),
+        system_free_bytes: system.map(|[_, free]| free),
         f16: features.contains(Features::SHADER_F16),
         coop: coop(adapter),
         subgroups: features.contains(Features::SUBGROUP),
@@ -160,18 +165,39 @@ fn choose(mut found: Vec<(wgpu::Adapter, Facts)>, asked: Option<&str>) -> Result
     Ok(found.swap_remove(position))
 }
 
+/// What the adapter has, but no more than the facts say.
+fn limits(adapter: &wgpu::Adapter, facts: &Facts) -> Limits {
+    let all = adapter.limits();
+    let invocations = facts.workgroup_invocations;
+    Limits {
+        max_storage_buffer_binding_size: facts.storage_binding_bytes,
+        max_uniform_buffer_binding_size: facts.uniform_binding_bytes,
+        max_buffer_size: facts.buffer_bytes,
+        max_compute_workgroup_storage_size: facts.workgroup_bytes,
+        max_compute_invocations_per_workgroup: invocations,
+        max_compute_workgroup_size_x: all.max_compute_workgroup_size_x.min(invocations),
+        max_compute_workgroup_size_y: all.max_compute_workgroup_size_y.min(invocations),
+        max_compute_workgroup_size_z: all.max_compute_workgroup_size_z.min(invocations),
+        max_storage_buffers_per_shader_stage: facts.storage_buffers,
+        max_compute_workgroups_per_dimension: facts.groups_per_axis,
+        ..all
+    }
+}
+
 pub(super) fn open(options: &Options) -> Result<Opened> {
     let forced = Forced::parse(options.variants.as_deref().unwrap_or_default())
         .map_err(|problem| Error::Input { what: "variant".into(), problem })?;
     let (adapter, mut facts) = choose(adapters(), options.device.as_deref())?;
-    let mut wanted = Features::SUBGROUP | Features::TIMESTAMP_QUERY;
-    if options.without_subgroups {
-        wanted.remove(Features::SUBGROUP);
-        facts.subgroups = false;
-        facts.coop.clear();
+    if let Some(most) = &options.no_more_than {
+        facts = facts.no_more_than(most);
     }
-    if !facts.coop.is_empty() {
-        wanted |= COOP;
+    if let Some((what, need, have)) = facts.lacks() {
+        let (need, have) = (format!("{need} {what}"), have.to_string());
+        return Err(Error::Unfit { device: facts.name, what: "every kernel".into(), need, have });
+    }
+    let mut wanted = if facts.coop.is_empty() { Features::empty() } else { COOP };
+    for (has, feature) in [(facts.subgroups, Features::SUBGROUP), (facts.timestamps, Features::TIMESTAMP_QUERY)] {
+        wanted.set(feature, has);
     }
     if options.cache_dir.is_some() {
         wanted |= Features::PIPELINE_CACHE;
@@ -182,7 +208,7 @@ pub(super) fn open(options: &Options) -> Result<Opened> {
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("healthgpt"),
         required_features,
-        required_limits: adapter.limits(),
+        required_limits: limits(&adapter, &facts),
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         experimental_features: if facts.coop.is_empty() {
             wgpu::ExperimentalFeatures::disabled()

@@ -1,6 +1,6 @@
 //! Buffers: allocation with errors instead of crashes, upload in pieces, reading back.
 
-use super::Gpu;
+use super::{Ceiling, Gpu};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -80,13 +80,13 @@ impl Gpu {
         if matches!(usage, Usage::Weights | Usage::Activation) && size > binding {
             return Err(self.unfit(label, format!("{size} bytes in one binding"), binding.to_string()));
         }
-        if let Some(most) = self.inner.memory_bytes
+        if let Some(Ceiling { bytes: most, said_by }) = self.inner.ceiling
             && self.allocated_bytes() + size > most
         {
             return Err(Error::OutOfMemory {
                 what: label.into(),
                 need: format!("{size} bytes"),
-                have: format!("{} of the {most} bytes given with --memory", most - self.allocated_bytes()),
+                have: format!("{} of the {most} bytes {said_by}", most.saturating_sub(self.allocated_bytes())),
             });
         }
         let buffer = if self.is_imagined() { None } else { Some(self.allocate(label, size, usage)?) };

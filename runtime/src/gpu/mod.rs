@@ -2,9 +2,11 @@
 //! but dispatches. Knows nothing of models.
 
 mod adapter;
+mod bandwidth;
 mod buffer;
 mod cache;
 mod clock;
+mod memory;
 mod pipeline;
 mod probe;
 mod selftest;
@@ -54,7 +56,7 @@ struct Inner {
     /// queue (gfx-rs/wgpu pull request 9958).
     queue_turn: Mutex<()>,
     allocated_bytes: Arc<AtomicU64>,
-    memory_bytes: Option<u64>,
+    ceiling: Option<Ceiling>,
     #[cfg(feature = "faults")]
     faulty_kernel: Mutex<Option<String>>,
 }
@@ -77,11 +79,18 @@ impl Inner {
             proven: Mutex::default(),
             queue_turn: Mutex::default(),
             allocated_bytes: Arc::default(),
-            memory_bytes: None,
+            ceiling: None,
             #[cfg(feature = "faults")]
             faulty_kernel: Mutex::default(),
         }
     }
+}
+
+/// What may be allocated, and who says so.
+#[derive(Clone, Copy)]
+struct Ceiling {
+    bytes: u64,
+    said_by: &'static str,
 }
 
 impl Gpu {
@@ -97,17 +106,20 @@ impl Gpu {
             let _ = on_error.set(one_line(&error.to_string()));
         }));
         let on_loss = fault.clone();
-        opened.device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let _ = on_loss.set(one_line(&message));
-            }
+        // Called for a device that is dropped too, when nobody asks any more.
+        opened.device.set_device_lost_callback(move |_, message| {
+            let _ = on_loss.set(one_line(&message));
         });
         log::info!("device {} ({}), profile {}", opened.facts.name, opened.facts.driver, opened.profile.name);
+        let ceiling = |bytes, said_by| Ceiling { bytes, said_by };
+        let asked = options.memory_bytes.map(|bytes| ceiling(bytes, "given with --memory"));
+        let allowed = opened.profile.ceiling_bytes(&opened.facts);
+        let allowed = allowed.map(|bytes| ceiling(bytes, "that profile and free memory allow (--memory overrides it)"));
         Ok(Gpu {
             inner: Arc::new(Inner {
                 fault,
                 cache: opened.cache,
-                memory_bytes: options.memory_bytes,
+                ceiling: asked.or(allowed),
                 ..Inner::new(Some((opened.device, opened.queue)), opened.facts, opened.profile, opened.forced)
             }),
         })
@@ -120,12 +132,8 @@ impl Gpu {
     pub(crate) fn imagined(facts: &Facts, options: &Options) -> Result<Self> {
         let input = |what: &str, problem| Error::Input { what: what.into(), problem };
         let forced = Forced::parse(options.variants.as_deref().unwrap_or_default()).map_err(|e| input("variant", e))?;
-        let profile = devices::profile(facts, options.profile.as_deref()).map_err(|e| input("profile", e))?;
-        let mut facts = facts.clone();
-        if options.without_subgroups {
-            facts.subgroups = false;
-            facts.coop.clear();
-        }
+        let facts = options.no_more_than.iter().fold(facts.clone(), Facts::no_more_than);
+        let profile = devices::profile(&facts, options.profile.as_deref()).map_err(|e| input("profile", e))?;
         Ok(Gpu { inner: Arc::new(Inner::new(None, facts, profile, forced)) })
     }
 
@@ -155,6 +163,11 @@ impl Gpu {
         self.inner.allocated_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that may be allocated on the device: what the caller said, else what its profile allows.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.inner.ceiling.map(|c| c.bytes)
+    }
+
     /// Whether anything has gone wrong on the device; it is then of no more use.
     pub fn is_lost(&self) -> bool {
         self.check().is_err()
@@ -171,6 +184,12 @@ impl Gpu {
 
     fn opened(&self) -> &(wgpu::Device, wgpu::Queue) {
         self.inner.opened.as_ref().expect("a device that is open")
+    }
+
+    /// Loses the device, as a driver does that was reset: for tests.
+    #[doc(hidden)]
+    pub fn lose(&self) {
+        self.device().destroy();
     }
 
     /// *Errors*: [`Error::DeviceLost`] once anything has gone wrong on the device.

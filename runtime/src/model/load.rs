@@ -204,7 +204,9 @@ impl<'a> Loader<'a> {
 
     fn shards(&self, rows: usize, row_bytes: u64) -> Vec<Shard> {
         let most = self.gpu.facts().storage_binding_bytes.min(SHARD_BYTES);
-        let fit = (most / row_bytes.max(1)).max(1) as usize;
+        // A matrix times a vector takes a workgroup for 32 rows.
+        let most_rows = self.gpu.facts().groups_per_axis as usize * 32;
+        let fit = ((most / row_bytes.max(1)).max(1) as usize).min(most_rows);
         // Kernels handle rows by the 32.
         let shard_rows = if fit > 32 { fit / 32 * 32 } else { fit };
         (0..rows)

@@ -7,6 +7,7 @@ pub(crate) mod phi3;
 mod recipe;
 mod synthetic;
 mod tensors;
+mod traffic;
 pub(crate) mod vqgan;
 
 pub use config::{Adapter, Config, Language, Task, TaskConfig, Vision, Vocabulary, Vqgan};

@@ -11,9 +11,6 @@ use crate::gpu::{Clock, Gpu};
 use shaders::Step;
 use std::ops::Range;
 use std::time::{Duration, Instant};
-
-/// Where neither the caller nor the profile says: well below every watchdog.
-const WATCHDOG_SLICE: Duration = Duration::from_millis(100);
 /// Of a slice as much is planned for, for what takes longer than it did before.
 const PLANNED_SHARE: f64 = 0.8;
 
@@ -232,7 +229,8 @@ impl Pacer {
 
     /// Seconds that may be planned for a submission.
     fn budget(&self, pace: Pace) -> f64 {
-        match pace.slice.unwrap_or(WATCHDOG_SLICE) {
+        let profiles = || Duration::from_millis(self.gpu.profile().slice_ms.into());
+        match pace.slice.unwrap_or_else(profiles) {
             Duration::MAX => f64::INFINITY,
             slice => slice.as_secs_f64() * PLANNED_SHARE,
         }

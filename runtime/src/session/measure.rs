@@ -2,18 +2,10 @@
 
 use super::ask::Chosen;
 use super::{Picture, Session, ms};
-use crate::gpu::Usage;
 use crate::plan::{Plan, Timed};
 use crate::{Error, Result};
 use shaders::Step;
 use std::time::Instant;
-
-/// Copied at once, where the device takes so much: more than any cache holds.
-const COPY_BYTES: u64 = 256 << 20;
-/// Copies are repeated within a submission until it lasts so long, so that submitting and waking up do not count.
-const COPY_SECONDS: f64 = 0.02;
-/// A device that reports no time must not hold us up.
-const MOST_COPIES: usize = 1024;
 
 /// A quantity that was measured several times.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -147,7 +139,7 @@ impl Session {
             Ok(us)
         })?;
         let decoder_ms = if pictures { self.decoder_ms(reps)? } else { None };
-        let copy_gb_per_s = self.copy_gb_per_s(reps)?;
+        let copy_gb_per_s = Measured::of(self.gpu().copy_gb_per_s(reps)?);
         let bytes_per_token = self.bytes_per_token(workload)?;
         let share_of_bandwidth = decode_tokens_per_s.times(bytes_per_token as f64 / 1e9 / copy_gb_per_s.median);
         self.cached.clear();
@@ -248,31 +240,6 @@ impl Session {
             Ok(ms(start))
         };
         measured(reps, once).map(Some)
-    }
-
-    /// Bandwidth of copies from one buffer to another.
-    fn copy_gb_per_s(&self, reps: usize) -> Result<Measured> {
-        let gpu = self.gpu();
-        let bytes = COPY_BYTES.min(gpu.facts().storage_binding_bytes);
-        let from = gpu.buffer("copied from", bytes, Usage::Activation)?;
-        let to = gpu.buffer("copied to", bytes, Usage::Activation)?;
-        let seconds = |copies: usize| -> Result<f64> {
-            let mut encoder = gpu.device().create_command_encoder(&Default::default());
-            for _ in 0..copies {
-                encoder.copy_buffer_to_buffer(from.raw(), 0, to.raw(), 0, bytes);
-            }
-            let start = Instant::now();
-            let submission = gpu.submit(encoder);
-            gpu.wait(submission)?;
-            Ok(start.elapsed().as_secs_f64())
-        };
-        let mut copies = 1;
-        while seconds(copies)? < COPY_SECONDS && copies < MOST_COPIES {
-            copies *= 2;
-        }
-        // Each byte is read and written.
-        let moved = 2.0 * bytes as f64 * copies as f64;
-        measured(reps, || Ok(moved / seconds(copies)? / 1e9))
     }
 }
 

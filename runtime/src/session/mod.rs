@@ -2,6 +2,7 @@
 
 mod ask;
 mod decode;
+mod fit;
 mod footprint;
 mod generate;
 mod measure;
@@ -10,6 +11,7 @@ mod score;
 mod trace;
 
 pub use ask::{Answer, Finish, Request, Timings, Token};
+pub use fit::Use;
 pub use footprint::Footprint;
 pub use generate::{Draw, Generated, Grid, Row};
 pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
@@ -27,8 +29,6 @@ use shaders::{KvFormat, Step};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Positions that are planned where the caller does not say.
-const DEFAULT_CONTEXT: usize = 2048;
 /// Allowed for the text of an instruction where the caller does not say.
 const PROMPT_TOKENS: usize = 256;
 /// Most tokens of a chunk: a workgroup's axis must hold them.
@@ -39,7 +39,7 @@ const MAX_CHUNK: usize = 4096;
 pub struct SessionOptions {
     /// What it is for.
     pub task: Task,
-    /// Positions of the cache; by default what the model was made for, at most 2,048.
+    /// Positions of the cache; by default the profile's, at most what the model was made for.
     pub context: Option<usize>,
     /// Format of the cache.
     pub kv: KvFormat,
@@ -118,7 +118,7 @@ impl Session {
         let drawn = config.vqgan.as_ref().filter(|_| options.task == Task::Generate);
         let answer = drawn.map_or(0, |q| q.codes_per_picture() + q.grid);
         let prompt = config.vision.as_ref().map_or(0, |v| v.patches()) + PROMPT_TOKENS;
-        let positions = options.context.unwrap_or(DEFAULT_CONTEXT.max(prompt + answer).min(most));
+        let positions = options.context.unwrap_or(gpu.profile().context.max(prompt + answer).min(most));
         if positions < 2 || positions > most {
             let problem = format!("{positions} positions; this model takes 2 to {most}");
             return Err(Error::Input { what: "context".into(), problem });

@@ -26,7 +26,7 @@ pub fn run(args: &Eval) -> Result {
     asked.sort_by(|a, b| a.image.cmp(&b.image));
     let mut log = args.output.as_deref().map(create).transpose()?;
     let model = open::model(&args.open, Task::Ask)?;
-    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Ask) };
+    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Ask, &model) };
     let mut session = Session::new(&model, options)?;
 
     let start = Instant::now();

@@ -1,0 +1,25 @@
+//! What all others are measured against.
+
+use super::{Ceiling, Profile};
+use shaders::KvFormat;
+
+/// For a device of no class below.
+pub const GENERIC: Profile = Profile {
+    name: "generic",
+    matches: |_| true,
+    prefer: &[
+        ("gemv", "split_k"),
+        ("gemv_residual", "split_k"),
+        ("gemm", "coop16"),
+        ("gemm", "coop8"),
+        ("gemm", "tile"),
+        ("conv", "tile"),
+    ],
+    chunk: 128,
+    workgroups: 256,
+    // A twentieth of the strictest watchdog for desktops that anybody documents, a fifth of that for embedded GPUs.
+    slice_ms: 100,
+    ceiling: Ceiling::AllBut(1_500_000_000),
+    context: 2048,
+    kv: KvFormat::F16,
+};
