@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "a skipped check says so")]
 
 mod generate;
+mod pace;
 
 use runtime::gpu::{Gpu, Options};
 use runtime::image::decode;

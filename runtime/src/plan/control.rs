@@ -168,6 +168,11 @@ impl Control {
         self.say(|said| said.faults.cancel_in = n);
     }
 
+    /// How often it would still have been looked at until then.
+    pub fn looks_left(&self) -> Option<usize> {
+        self.said().faults.cancel_in
+    }
+
     /// Lets time pass, as far as timeouts are concerned.
     pub fn let_pass(&self, time: Duration) {
         self.say(|said| said.faults.ahead += time);
