@@ -39,9 +39,9 @@ pub const KERNEL: Kernel = Kernel {
     cases,
 };
 
-/// Makes room in workgroup memory for a head and an adapter of so many blocks of 32 (0: none), and no more.
-pub fn constants(head_dim: usize, up_blocks: usize) -> [Constant; 3] {
-    [("HEAD", head_dim as f64), ("HEAD4", head_dim as f64 / 4.0), hlora::constant(up_blocks.max(1))]
+/// Makes room in workgroup memory for a head, and no more.
+pub fn constants(head_dim: usize) -> [Constant; 2] {
+    [("HEAD", head_dim as f64), ("HEAD4", head_dim as f64 / 4.0)]
 }
 
 /// Workgroups.
@@ -130,7 +130,8 @@ fn case(s: Shape) -> Case {
             imports.push(("weights", "weights_none"));
         }
     }
-    constants.extend(self::constants(d, hlora.up_blocks as usize));
+    constants.extend(self::constants(d));
+    constants.push(hlora::constant(hlora.up_blocks.max(1) as usize));
     let turn =
         rope_append::Params { heads: s.heads as u32, kv_heads: s.kv_heads as u32, head_dim: d as u32, kv_factors: 0 };
     let rope = rope_append::table(s.pos + 1, d, 10000.0);

@@ -112,9 +112,8 @@ impl<'a> Builder<'a> {
                 let Projected { y, .. } = self.gemv_adapted(linear, a, None);
                 let params = residual_adapted::Params { cols: d as u32, hlora: hlora_params(Some(hlora)) };
                 let own = vec![("y", y.into()), ("x", x.into()), ("norm", norm.into()), ("normed", normed.into())];
-                let constants = [up_constant(hlora)];
                 let grid = residual_adapted::grid(d as u32);
-                self.with_up(&residual_adapted::KERNEL, hlora, &[], &constants, params, own, grid);
+                self.with_up(&residual_adapted::KERNEL, hlora, &[], &[], params, own, grid);
             }
             None => self.gemv_residual(linear.weight, a, x, norm, normed),
         }
@@ -201,7 +200,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A kernel that adds the way up of an adapter, and so binds B.
+    /// A kernel that adds the way up of an adapter, and so binds B and makes room for its rank.
+    #[expect(clippy::too_many_arguments, reason = "a step, as in `Builder::step`")]
     fn with_up(
         &mut self,
         kernel: &'static shaders::Kernel,
@@ -215,7 +215,8 @@ impl<'a> Builder<'a> {
         let Some(shard) = self.only_shard(&hlora.up) else { return };
         bound.extend(planes(PLANES, shard));
         let imports = [imports, &[hlora.up.format.import()]].concat();
-        let constants = [&hlora.up.format.constants(), constants].concat();
+        let mut constants = [&hlora.up.format.constants(), constants].concat();
+        constants.push(hlora::constant(hlora.up.cols / 32));
         let variant = self.select(kernel, &imports, &constants);
         self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
     }
@@ -267,11 +268,12 @@ impl<'a> Builder<'a> {
         ];
         let (kernel, kv) = (&attention_decode::KERNEL, a.kv.update_import());
         let grid = attention_decode::grid(heads, parts as u32);
-        let constants = attention_decode::constants(a.head_dim, params.hlora.up_blocks as usize);
+        let constants = attention_decode::constants(a.head_dim);
         match qkv.up {
             Some(hlora) => self.with_up(kernel, hlora, &[kv], &constants, params, bound, grid),
             None => {
                 let imports = [kv, ("weights", "weights_none")];
+                let constants = [&constants[..], &[hlora::constant(1)]].concat();
                 let variant = self.select(kernel, &imports, &constants);
                 self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
             }
@@ -335,7 +337,7 @@ impl<'a> Builder<'a> {
             let params = swiglu_adapted::Params { cols: f as u32, hlora: hlora_params(Some(hlora)) };
             let own = vec![("y", gate_up.y.into()), ("m", m.into())];
             let grid = swiglu_adapted::grid(f as u32);
-            self.with_up(&swiglu_adapted::KERNEL, hlora, &[], &[up_constant(hlora)], params, own, grid);
+            self.with_up(&swiglu_adapted::KERNEL, hlora, &[], &[], params, own, grid);
         } else {
             let bound = vec![("h", gate_up.y.into()), ("m", m.into())];
             let grid = swiglu::grid(f as u32, m.rows as u32);
@@ -352,10 +354,6 @@ fn hlora_params(hlora: Option<&HLora>) -> HLoraParams {
         up_blocks: h.up.cols as u32 / 32,
         hlora_scale: h.scale,
     })
-}
-
-fn up_constant(hlora: &HLora) -> Constant {
-    hlora::constant(hlora.up.cols / 32)
 }
 
 fn window(a: &Attention) -> u32 {
