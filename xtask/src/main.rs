@@ -1,5 +1,5 @@
-//! `cargo xtask demo | test | static`: the commands of the README. The first two make sure of a Vulkan device. Next to no
-//! dependencies, so that it starts at once.
+//! `cargo xtask demo | test | static | bench-pace`: the commands of the README. All but `static` make sure of a Vulkan device.
+//! Next to no dependencies, so that it starts at once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
 
 mod demo;
@@ -21,12 +21,16 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["static"] => gate::run(false),
         ["static", "--update"] => gate::run(true),
+        ["bench-pace"] => bench_pace(),
         _ => {
             eprintln!(
                 "usage: cargo xtask demo   build, prepare the demonstration model, answer a question about a picture"
             );
             eprintln!("       cargo xtask test   fmt, clippy, every test, on every software driver that can be had");
             eprintln!("       cargo xtask static [--update]   every kernel through the compilers of eight GPUs");
+            eprintln!(
+                "       cargo xtask bench-pace   length of submissions, and how soon cancel and pause are obeyed"
+            );
             return ExitCode::from(2);
         }
     };
@@ -37,6 +41,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How long submissions are, and what follows from it.
+fn bench_pace() -> Result {
+    device::ensure()?;
+    run("submissions at several paces", &mut cargo(&["bench", "-q", "-p", "tests", "--bench", "pace"]))
 }
 
 /// Root of the checkout.

@@ -61,7 +61,7 @@ impl Control {
         Self::default()
     }
 
-    /// Ends the call that runs, also one that is paused; without one it does nothing.
+    /// Ends the call that runs, also one that is paused; without one it does nothing, for the next call forgets it.
     pub fn cancel(&self) {
         self.say(|said| said.cancelled = true);
     }
