@@ -2,9 +2,11 @@
 
 use crate::args::{Kv, On, Open, Task};
 use crate::failure::Result;
+use crate::interrupt;
 use runtime::gpu::Options;
 use runtime::{Model, OpenOptions, Session, SessionOptions};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,7 +43,11 @@ pub fn options(on: &On, task: Task) -> OpenOptions {
         memory_bytes: on.memory,
         cache_dir: if on.no_cache { None } else { cache_dir() },
     };
-    OpenOptions { tasks: vec![task.into()], gpu, ..Default::default() }
+    let progress = Arc::new(|_: f32, _: &'static str| match interrupt::happened() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    OpenOptions { tasks: vec![task.into()], gpu, progress: Some(progress), ..Default::default() }
 }
 
 /// Where programs keep what they can make again, for this user.

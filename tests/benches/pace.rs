@@ -119,8 +119,8 @@ fn delays(
         random ^= random << 17;
         let wait = whole.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64);
         session.reset(false);
+        let begins = AtomicBool::new(false);
         let delay = scope(|threads| {
-            let begins = &AtomicBool::new(false);
             let called = threads.spawn(|| {
                 begins.store(true, Ordering::SeqCst);
                 let _ = ask(session, turns, ANSWER);
