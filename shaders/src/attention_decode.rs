@@ -90,6 +90,7 @@ fn cases() -> Vec<Case> {
             ..base
         },
         Shape { name: "window of 5", pos: 90, window: 5, ..base },
+        Shape { name: "no window", pos: 90, window: u32::MAX as usize, ..base },
         Shape { name: "three parts", pos: 150, parts: 3, ..base },
         Shape { name: "more parts than tiles", heads: 4, kv_heads: 2, pos: 70, parts: 4, ..base },
         Shape { name: "parts of a window", pos: 300, window: 130, parts: 2, ..base },

@@ -10,12 +10,14 @@ mod probe;
 mod selftest;
 mod trusted;
 mod turns;
+mod upload;
 
 pub use adapter::{Found, Options, list};
 pub use buffer::{Buffer, Usage};
 pub(crate) use clock::Clock;
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
+pub(crate) use upload::Upload;
 
 use crate::{Error, Result};
 use cache::Cache;
