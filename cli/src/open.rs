@@ -2,6 +2,7 @@
 
 use crate::args::{Kv, On, Open, Task};
 use crate::failure::Result;
+use crate::interrupt;
 use crate::output;
 use devices::{Kind, Profile};
 use runtime::gpu::Options;
@@ -10,6 +11,7 @@ use runtime::{Model, OpenOptions, Session, SessionOptions};
 use serde_json::{Value, json};
 use shaders::KvFormat;
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -53,7 +55,11 @@ pub fn options(on: &On, task: Task) -> OpenOptions {
         memory_bytes: on.memory,
         cache_dir: if on.no_cache { None } else { cache_dir() },
     };
-    OpenOptions { tasks: vec![task.into()], gpu, ..Default::default() }
+    let progress = Arc::new(|_: f32, _: &'static str| match interrupt::happened() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    OpenOptions { tasks: vec![task.into()], gpu, progress: Some(progress), ..Default::default() }
 }
 
 /// Where programs keep what they can make again, for this user.

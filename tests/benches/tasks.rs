@@ -25,6 +25,12 @@ fn main() {
     let mut generate = Session::new(&model, options).expect("a session");
     println!("session to generate: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
 
+    for what in ["self-test", "again"] {
+        let start = Instant::now();
+        model.self_test().expect("a device that computes rightly");
+        println!("{what}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    }
+
     let turns = [Turn { question: "Is there a stone?".into(), answer: None }];
     let grey = RgbPicture { width: 8, height: 8, pixels: vec![90; 192], region: None };
     let picture = model.picture(&grey).expect("a picture");

@@ -3,6 +3,7 @@
 
 mod generate;
 mod limits;
+mod pace;
 
 use runtime::gpu::{Gpu, Options};
 use runtime::image::decode;

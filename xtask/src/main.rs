@@ -1,5 +1,5 @@
-//! `cargo xtask demo | test | static | check-targets | device-table`: the commands of the README. The first two make sure of
-//! a Vulkan device. Next to no dependencies, so that it starts at once.
+//! `cargo xtask demo | test | static | bench-pace | check-targets | device-table`: the commands of the README. The first two
+//! and `bench-pace` make sure of a Vulkan device. Next to no dependencies, so that it starts at once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its job")]
 
 mod demo;
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             "docs/devices.md is written anew",
             cargo(&["run", "-q", "-p", "tests", "--bin", "device-table"]).arg(root().join("docs").join("devices.md")),
         ),
+        ["bench-pace"] => bench_pace(),
         _ => {
             eprintln!(
                 "usage: cargo xtask demo   build, prepare the demonstration model, answer a question about a picture"
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
             eprintln!("       cargo xtask static [--update]   kernels and model on nine GPUs' drivers, without them");
             eprintln!("       cargo xtask check-targets       the product type-checked for Arm, Windows and macOS");
             eprintln!("       cargo xtask device-table        docs/devices.md: what fits on which device, how fast");
+            eprintln!(
+                "       cargo xtask bench-pace   length of submissions, and how soon cancel and pause are obeyed"
+            );
             return ExitCode::from(2);
         }
     };
@@ -45,6 +49,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How long submissions are, and what follows from it.
+fn bench_pace() -> Result {
+    device::ensure()?;
+    run("submissions at several paces", &mut cargo(&["bench", "-q", "-p", "tests", "--bench", "pace"]))
 }
 
 /// Root of the checkout.

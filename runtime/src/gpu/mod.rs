@@ -11,6 +11,7 @@ mod pipeline;
 mod probe;
 mod selftest;
 mod trusted;
+mod turns;
 mod upload;
 
 pub use adapter::{Found, Options, list};
@@ -25,8 +26,9 @@ use cache::Cache;
 use devices::{Facts, Forced, Profile};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+use turns::Turns;
 
 /// A submission that shows no end for this long counts as a lost device.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -54,7 +56,7 @@ struct Inner {
     proven: Mutex<HashMap<String, bool>>,
     /// Held while submitting and while polling. wgpu 30 panics if a wait times out just when another thread empties the
     /// queue (gfx-rs/wgpu pull request 9958).
-    queue_turn: Mutex<()>,
+    queue_turn: Turns,
     allocated_bytes: Arc<AtomicU64>,
     ceiling: Option<Ceiling>,
     #[cfg(feature = "faults")]
@@ -77,7 +79,7 @@ impl Inner {
             pipelines: Mutex::default(),
             cache: None,
             proven: Mutex::default(),
-            queue_turn: Mutex::default(),
+            queue_turn: Turns::default(),
             allocated_bytes: Arc::default(),
             ceiling: None,
             #[cfg(feature = "faults")]
@@ -206,12 +208,12 @@ impl Gpu {
     }
 
     pub(crate) fn submit_all(&self, buffers: impl IntoIterator<Item = wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
-        let _turn = self.inner.queue_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.inner.queue_turn.take();
         self.queue().submit(buffers)
     }
 
     pub(crate) fn poll(&self, how: wgpu::PollType) -> std::result::Result<wgpu::PollStatus, wgpu::PollError> {
-        let _turn = self.inner.queue_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.inner.queue_turn.take();
         self.device().poll(how)
     }
 

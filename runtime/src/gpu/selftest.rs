@@ -62,7 +62,7 @@ mod faults {
     use std::sync::PoisonError;
 
     impl Gpu {
-        /// From now on the last workgroups of that kernel do nothing, in plans that are made later and in self-tests.
+        /// From now on the first workgroups of that kernel do nothing, in plans that are made later and in self-tests.
         /// `None`: all are right again.
         pub fn inject_fault(&self, kernel: Option<&str>) {
             let mut faulty = self.inner.faulty_kernel.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,9 +82,9 @@ mod faults {
             let (before, main) = source.split_once("fn main(").expect("a kernel has a main");
             let (parameters, body) = main.split_once(") {").expect("main has a body");
             let group = parameters.split_once("@builtin(workgroup_id) ").and_then(|(_, rest)| rest.split_once(':'));
-            let last = group.map_or_else(|| "groups.x > 0u".into(), |(name, _)| format!("{name}.x + 1u == groups.x"));
-            let lost = format!("if {last} {{ return; }}");
-            format!("{before}fn main(@builtin(num_workgroups) groups: vec3<u32>, {parameters}) {{ {lost} {body}")
+            let first = group.map_or_else(|| "all_groups.x > 0u".into(), |(name, _)| format!("{name}.x == 0u"));
+            let lost = format!("if {first} {{ return; }}");
+            format!("{before}fn main(@builtin(num_workgroups) all_groups: vec3<u32>, {parameters}) {{ {lost} {body}")
         }
     }
 }

@@ -61,7 +61,7 @@ impl Control {
         Self::default()
     }
 
-    /// Ends the call that runs, also one that is paused; without one it does nothing.
+    /// Ends the call that runs, also one that is paused; without one it does nothing, for the next call forgets it.
     pub fn cancel(&self) {
         self.say(|said| said.cancelled = true);
     }
@@ -166,6 +166,11 @@ impl Control {
     /// `None`: does not.
     pub fn cancel_at(&self, n: Option<usize>) {
         self.say(|said| said.faults.cancel_in = n);
+    }
+
+    /// How often it would still have been looked at until then.
+    pub fn looks_left(&self) -> Option<usize> {
+        self.said().faults.cancel_in
     }
 
     /// Lets time pass, as far as timeouts are concerned.

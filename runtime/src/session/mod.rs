@@ -254,7 +254,7 @@ impl Session {
     }
 
     /// What model and session take of the device's memory; the model's part is there once for all of its sessions. While
-    /// a model is opened, the driver has up to 64 MB more on their way to the device.
+    /// a model is opened, up to 48 MiB of staging memory come on top.
     pub fn footprint(&self) -> Footprint {
         self.footprint
     }
