@@ -10,7 +10,9 @@ mod session;
 pub mod text;
 
 pub use error::{Error, Result};
+pub use plan::{Control, Pace, Submissions};
 pub use session::{
-    Answer, Draw, Finish, Generated, Grid, Judged, KernelTime, Kernels, Measured, Model, OpenOptions, Perplexity,
-    Picture, Request, Row, Session, SessionOptions, Speed, Tensor, Timings, Token, Trace, Values, Workload,
+    Answer, Draw, Finish, Footprint, Generated, Grid, Judged, KernelTime, Kernels, Measured, Model, ModelSummary,
+    OpenOptions, Perplexity, Picture, Progress, Request, Row, Session, SessionOptions, Speed, Tensor, Timings, Token,
+    Trace, Values, Workload,
 };

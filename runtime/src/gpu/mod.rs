@@ -105,6 +105,11 @@ impl Gpu {
         self.inner.allocated_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether anything has gone wrong on the device; it is then of no more use.
+    pub fn is_lost(&self) -> bool {
+        self.check().is_err()
+    }
+
     pub(crate) fn device(&self) -> &wgpu::Device {
         &self.inner.device
     }

@@ -78,6 +78,29 @@ impl Gpu {
         Ok(())
     }
 
+    /// Runs every pipeline in use on a case with a known answer.
+    ///
+    /// *Errors*: [`crate::Error::Faulty`] if an answer is wrong, those of compiling and running.
+    pub(crate) fn self_test(&self) -> Result<()> {
+        self.check()
+    }
+
+    /// Forgets compiled pipelines that nothing uses.
+    ///
+    /// *Errors*: [`crate::Error::DeviceLost`].
+    pub(crate) fn trim(&self) -> Result<()> {
+        let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|_, place| {
+            // Somebody is compiling it, or holds it beside this table.
+            Arc::strong_count(place) > 1
+                || place.try_lock().is_ok_and(|p| p.as_ref().is_some_and(|p| Arc::strong_count(p) > 1))
+        });
+        drop(made);
+        // What was dropped is destroyed when the device is polled.
+        let _ = self.poll(wgpu::PollType::Poll);
+        self.check()
+    }
+
     /// Keeps what has been compiled for later processes, if the caller gave a folder for it.
     pub fn save_pipelines(&self) {
         if let Some(cache) = &self.inner.cache {

@@ -49,7 +49,7 @@ impl Header {
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
     /// A model file.
-    File(&'a Container),
+    File(&'a Container<'a>),
     /// Nowhere: they are made up.
     Synthetic,
 }

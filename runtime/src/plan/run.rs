@@ -88,14 +88,12 @@ impl Plan {
         }
     }
 
-    /// Runs the plan in submissions of `steps`, waiting for each and asking `go_on` between them.
+    /// Runs the plan in submissions of `steps`, waiting for each, and at `boundary` before it.
     ///
-    /// *Errors*: [`crate::Error::Cancelled`] if not, those of the device.
-    pub(crate) fn run_sliced(&self, gpu: &Gpu, steps: usize, go_on: impl Fn() -> bool) -> Result<()> {
+    /// *Errors*: those of `boundary` and of the device.
+    pub(crate) fn run_sliced(&self, gpu: &Gpu, steps: usize, mut boundary: impl FnMut() -> Result<()>) -> Result<()> {
         for first in (0..self.steps.len()).step_by(steps) {
-            if !go_on() {
-                return Err(crate::Error::Cancelled);
-            }
+            boundary()?;
             self.run_range(gpu, first..(first + steps).min(self.steps.len()))?;
         }
         Ok(())

@@ -5,11 +5,7 @@ use crate::text::{Sampler, Sampling, Turn, log_softmax_at};
 use crate::{Error, Result};
 use shaders::Step;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-/// Never set: for callers that do not cancel.
-pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
+use std::time::{Duration, Instant};
 
 /// A question with all that came before it.
 #[derive(Clone)]
@@ -24,8 +20,8 @@ pub struct Request<'a> {
     pub sampling: Sampling,
     /// Also compute the probability of what was chosen; costs reading the logits of every token.
     pub probabilities: bool,
-    /// Set from another thread to stop.
-    pub cancel: &'a AtomicBool,
+    /// The call ends after that as if it had been cancelled.
+    pub timeout: Option<Duration>,
 }
 
 impl<'a> Request<'a> {
@@ -37,7 +33,7 @@ impl<'a> Request<'a> {
             max_tokens: 512,
             sampling: Sampling::default(),
             probabilities: false,
-            cancel: &NEVER,
+            timeout: None,
         }
     }
 }
@@ -48,6 +44,10 @@ pub struct Token<'a> {
     pub id: u32,
     /// Text that has become final with it; may be empty.
     pub text: &'a str,
+    /// Natural logarithm of its probability, with [`Request::probabilities`].
+    pub logprob: Option<f32>,
+    /// Entropy of the distribution that it was chosen from, in nats, likewise.
+    pub entropy: Option<f32>,
 }
 
 /// Why an answer ended.
@@ -120,15 +120,16 @@ impl Session {
     /// device.
     pub fn ask(&mut self, request: &Request, mut on_token: impl FnMut(&Token) -> ControlFlow<()>) -> Result<Answer> {
         self.check(request)?;
+        self.begin_call(request.timeout);
         let start = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
         let mut timings = Timings::default();
         if let Some(picture) = request.picture {
-            self.see(picture, request.cancel)?;
+            self.see(picture)?;
             timings.image_ms = ms(start);
         }
         let prefill_start = Instant::now();
-        let reused_tokens = self.prefill(&positions.ids, request.cancel)?;
+        let reused_tokens = self.prefill(&positions.ids)?;
         timings.prefill_ms = ms(prefill_start);
 
         let prompt_tokens = positions.ids.len();
@@ -161,7 +162,8 @@ impl Session {
             }
             let text = stream.push(id);
             answer.text.push_str(&text);
-            let ended = on_token(&Token { id, text: &text }).is_break() || request.cancel.load(Ordering::Relaxed);
+            let ended = on_token(&Token { id, text: &text, logprob: None, entropy: None }).is_break()
+                || self.boundary().is_err();
             if ended {
                 answer.finish = Finish::Cancelled;
                 break;
@@ -172,7 +174,7 @@ impl Session {
             answer.text.push_str(&rest);
             let id = answer.tokens.last().copied().unwrap_or_default();
             // Too late to end the answer.
-            let _ = on_token(&Token { id, text: &rest });
+            let _ = on_token(&Token { id, text: &rest, logprob: None, entropy: None });
         }
         let fed = answer.tokens.len().saturating_sub(1);
         self.cached.extend_from_slice(&answer.tokens[..fed]);

@@ -6,7 +6,6 @@ use crate::text::{Prompt, Slot, Turn, build};
 use crate::{Error, Result};
 use shaders::Step;
 use shaders::embed::PICTURE_ROW;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A conversation as one run of positions.
 pub(super) struct Positions {
@@ -18,7 +17,13 @@ pub(super) struct Positions {
 
 impl Session {
     pub(super) fn positions(&self, turns: &[Turn], picture: bool) -> Result<Positions> {
-        let prompt = build(&self.model.tokenizer, turns, picture, self.options.task == Task::Generate)?;
+        let prompt = build(
+            &self.model.tokenizer,
+            turns,
+            picture,
+            self.options.task == Task::Generate,
+            self.options.system.as_deref(),
+        )?;
         let rows = self.model.header.config.vision.as_ref().map_or(0, |v| v.patches()) as u32;
         let mut ids = Vec::new();
         for slot in &prompt.slots {
@@ -56,14 +61,14 @@ impl Session {
     }
 
     /// Runs the vision tower unless the picture is there already.
-    pub(super) fn see(&mut self, picture: &Picture, cancel: &AtomicBool) -> Result<()> {
+    pub(super) fn see(&mut self, picture: &Picture) -> Result<()> {
         if self.picture == Some(picture.id) {
             return Ok(());
         }
         self.forget_picture();
         self.stage_picture(picture)?;
         if let Some(plan) = &self.vision {
-            plan.run_sliced(self.gpu(), SLICE, || !cancel.load(Ordering::Relaxed))?;
+            plan.run_sliced(self.gpu(), SLICE, || self.boundary())?;
         }
         self.picture = Some(picture.id);
         Ok(())
@@ -81,13 +86,13 @@ impl Session {
     /// there afterwards. Returns how many positions were kept.
     ///
     /// *Errors*: [`Error::Cancelled`]; the cache then holds the chunks that were done.
-    pub(super) fn prefill(&mut self, ids: &[u32], cancel: &AtomicBool) -> Result<usize> {
+    pub(super) fn prefill(&mut self, ids: &[u32]) -> Result<usize> {
         let common = ids.iter().zip(&self.cached).take_while(|(a, b)| a == b).count();
         let kept = common.min(ids.len() - 1);
         self.cached.truncate(kept);
         for chunk in ids[kept..].chunks(self.chunk) {
             self.stage_chunk(self.cached.len(), chunk);
-            self.prefill.run_sliced(self.gpu(), SLICE, || !cancel.load(Ordering::Relaxed))?;
+            self.prefill.run_sliced(self.gpu(), SLICE, || self.boundary())?;
             self.cached.extend_from_slice(chunk);
         }
         Ok(kept)

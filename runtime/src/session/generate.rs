@@ -7,8 +7,7 @@ use crate::text::{Sampler, Sampling, Turn};
 use crate::{Error, Result};
 use shaders::Step;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Steps of the decoder between two looks at `cancel`.
 const DECODER_SLICE: usize = 4;
@@ -25,8 +24,15 @@ pub struct Draw<'a> {
     /// Whether only what may come next can be drawn. Without it the model may do as it likes, as the published script has
     /// it; that needs the whole head.
     pub masked: bool,
-    /// Set from another thread to stop.
-    pub cancel: &'a AtomicBool,
+    /// The call ends after that as if it had been cancelled.
+    pub timeout: Option<Duration>,
+}
+
+impl<'a> Draw<'a> {
+    /// Greedy, from the instruction alone.
+    pub fn new(instruction: &'a str) -> Self {
+        Draw { instruction, picture: None, sampling: Sampling::default(), masked: true, timeout: None }
+    }
 }
 
 /// A row of codes is complete.
@@ -111,6 +117,7 @@ impl Session {
     /// masked, ends early, those of the device.
     pub fn generate(&mut self, draw: &Draw, mut on_row: impl FnMut(Row) -> ControlFlow<()>) -> Result<Generated> {
         draw.sampling.validate()?;
+        self.begin_call(draw.timeout);
         let model = self.model.clone();
         let Some(q) = model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
             return Err(Error::Input {
@@ -131,11 +138,11 @@ impl Session {
             self.needs_whole_head("drawing without a mask")?;
         }
         if let Some(picture) = draw.picture {
-            self.see(picture, draw.cancel)?;
+            self.see(picture)?;
         }
         let image_ms = ms(start);
         let prefill_start = Instant::now();
-        self.prefill(&positions.ids, draw.cancel)?;
+        self.prefill(&positions.ids)?;
         let prefill_ms = ms(prefill_start);
 
         let codes_start = Instant::now();
@@ -144,9 +151,7 @@ impl Session {
         let mut tokens = Vec::new();
         let mut drawn = Drawn::new(self, draw)?;
         while !grid.is_full() {
-            if draw.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
+            self.boundary()?;
             let id = drawn.next(self, grid, prompt_tokens + tokens.len())?;
             tokens.push(id);
             match model.tokenizer.code_of(id) {
@@ -174,17 +179,17 @@ impl Session {
         let codes_ms = ms(codes_start);
 
         let decoder_start = Instant::now();
-        let picture = self.decode_picture(q, &codes, draw.cancel)?;
+        let picture = self.decode_picture(q, &codes)?;
         let decoder_ms = ms(decoder_start);
         log::info!("{tokens} tokens in {codes_ms:.0} ms, decoder {decoder_ms:.0} ms");
         Ok(Generated { picture, codes, prompt_tokens, tokens, image_ms, prefill_ms, codes_ms, decoder_ms })
     }
 
     /// The picture of `codes`.
-    pub(super) fn decode_picture(&self, q: &Vqgan, codes: &[u32], cancel: &AtomicBool) -> Result<RgbPicture> {
+    pub(super) fn decode_picture(&self, q: &Vqgan, codes: &[u32]) -> Result<RgbPicture> {
         self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(codes));
         if let Some(plan) = &self.decoder {
-            plan.run_sliced(self.gpu(), DECODER_SLICE, || !cancel.load(Ordering::Relaxed))?;
+            plan.run_sliced(self.gpu(), DECODER_SLICE, || self.boundary())?;
         }
         self.drawn_picture(q.side(), q.out_channels)
     }

@@ -1,6 +1,6 @@
 //! How fast a session is, stage by stage and kernel by kernel: what `healthgpt bench` prints.
 
-use super::ask::{Chosen, NEVER};
+use super::ask::Chosen;
 use super::{Picture, Session, ms};
 use crate::gpu::Usage;
 use crate::plan::{Plan, Timed};
@@ -127,7 +127,7 @@ impl Session {
         let prefill_tokens_per_s = measured(reps, || {
             self.cached.clear();
             let start = Instant::now();
-            self.prefill(&ids, &NEVER)?;
+            self.prefill(&ids)?;
             Ok(prompt as f64 / start.elapsed().as_secs_f64())
         })?;
         let decode_tokens_per_s = measured(reps, || {
@@ -228,7 +228,7 @@ impl Session {
         let image_ms = measured(reps, || {
             self.picture = None;
             let start = Instant::now();
-            self.see(&grey, &NEVER)?;
+            self.see(&grey)?;
             Ok(ms(start))
         })?;
         self.picture = None;
@@ -242,7 +242,7 @@ impl Session {
         let codes: Vec<u32> = (0..q.codes_per_picture()).map(|i| (i * 7919 % q.codes) as u32).collect();
         let once = || {
             let start = Instant::now();
-            self.decode_picture(q, &codes, &NEVER)?;
+            self.decode_picture(q, &codes)?;
             Ok(ms(start))
         };
         measured(reps, once).map(Some)

@@ -2,6 +2,7 @@
 
 mod ask;
 mod decode;
+mod footprint;
 mod generate;
 mod measure;
 mod model;
@@ -9,21 +10,22 @@ mod score;
 mod trace;
 
 pub use ask::{Answer, Finish, Request, Timings, Token};
+pub use footprint::Footprint;
 pub use generate::{Draw, Generated, Grid, Row};
 pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
-pub use model::{Model, OpenOptions, Picture};
+pub use model::{Model, ModelSummary, OpenOptions, Picture, Progress};
 pub use score::{Judged, Perplexity};
 pub use trace::{Tensor, Trace, Values};
 
 use crate::gpu::{Buffer, Gpu, Usage};
 use crate::model::Task;
 use crate::model::phi3::KvCache;
-use crate::plan::{Builder, Plan, Pool};
+use crate::plan::{Builder, Control, Plan, Pool, Submissions};
 use crate::{Error, Result};
 use model::TaskWeights;
 use shaders::{KvFormat, Step};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Positions that are planned where the caller does not say.
 const DEFAULT_CONTEXT: usize = 2048;
@@ -35,7 +37,7 @@ const SLICE: usize = 64;
 const MAX_CHUNK: usize = 4096;
 
 /// How a session is planned.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SessionOptions {
     /// What it is for.
     pub task: Task,
@@ -49,11 +51,24 @@ pub struct SessionOptions {
     pub adapter: bool,
     /// Keep every named stage readable, for [`Session::trace`]; slower.
     pub traced: bool,
+    /// What the system turn of every prompt says; by default what the model was trained with.
+    pub system: Option<String>,
+    /// How other threads reach the session while it works.
+    pub control: Control,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { task: Task::Ask, context: None, kv: KvFormat::F16, chunk: None, adapter: true, traced: false }
+        SessionOptions {
+            task: Task::Ask,
+            context: None,
+            kv: KvFormat::F16,
+            chunk: None,
+            adapter: true,
+            traced: false,
+            system: None,
+            control: Control::new(),
+        }
     }
 }
 
@@ -73,6 +88,9 @@ pub struct Session {
     cached: Vec<u32>,
     /// Which picture `buffers.picture` holds.
     picture: Option<[u8; 32]>,
+    /// When the call that runs has to be through.
+    deadline: Option<Instant>,
+    submissions: Submissions,
 }
 
 /// Buffers that outlive a run.
@@ -176,6 +194,8 @@ impl Session {
             decoder,
             cached: Vec::new(),
             picture: None,
+            deadline: None,
+            submissions: Submissions::default(),
         })
     }
 
@@ -187,6 +207,49 @@ impl Session {
     /// Positions that the cache holds.
     pub fn context(&self) -> usize {
         self.cache.positions
+    }
+
+    /// How other threads reach this session while it works.
+    pub fn control(&self) -> &Control {
+        &self.options.control
+    }
+
+    /// Looks at a picture now, so that a question about it finds it seen.
+    ///
+    /// *Errors*: [`Error::Input`] if the model takes no pictures, [`Error::Cancelled`], those of the device.
+    pub fn encode(&mut self, picture: &Picture) -> Result<()> {
+        self.begin_call(None);
+        self.see(picture)
+    }
+
+    /// Forgets what has been computed, and the picture too unless it is to be kept.
+    pub fn reset(&mut self, keep_picture: bool) {
+        self.cached.clear();
+        if !keep_picture {
+            self.picture = None;
+        }
+    }
+
+    /// What the last call submitted.
+    pub fn submissions(&self) -> Submissions {
+        self.submissions
+    }
+
+    /// What model and session take of the device's memory.
+    pub fn footprint(&self) -> Footprint {
+        self.model.footprint()
+    }
+
+    /// Every call that other threads may stop begins so.
+    fn begin_call(&mut self, timeout: Option<Duration>) {
+        self.options.control.begin();
+        self.deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        self.submissions = Submissions::default();
+    }
+
+    /// Between two submissions.
+    fn boundary(&self) -> Result<()> {
+        self.options.control.boundary(None, self.deadline).map(|_| ())
     }
 
     /// The steps of one decoded token, one a line.

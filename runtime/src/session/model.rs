@@ -1,6 +1,7 @@
 //! An open model: weights on the device, shared by sessions.
 
-use crate::file::Container;
+use super::{Footprint, SessionOptions};
+use crate::file::{Container, hex};
 use crate::gpu::{self, Gpu};
 use crate::image::{Preprocess, RgbPicture};
 use crate::model::clip::{Clip, Projector};
@@ -10,12 +11,16 @@ use crate::model::vqgan::Decoder;
 use crate::model::{Config, Header, Task, Vocabulary};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
+use devices::Facts;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Sees how far opening is, from 0 to 1, and what is being done; may end it. Called on the opening thread.
+pub type Progress = Arc<dyn Fn(f32, &'static str) -> ControlFlow<()> + Send + Sync>;
 
 /// How a model is opened.
 #[derive(Clone, Default)]
@@ -28,6 +33,21 @@ pub struct OpenOptions {
     pub on: Option<Gpu>,
     /// Load the whole head of the generation task, not only the rows that may be drawn: for comparisons.
     pub whole_head: bool,
+    /// Sees how far opening is.
+    pub progress: Option<Progress>,
+    /// What [`Model::sha256`] must be, as bytes.
+    pub expected_sha256: Option<[u8; 32]>,
+}
+
+/// What a model file says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSummary {
+    /// Dimensions and formats.
+    pub header: Header,
+    /// As [`Model::sha256`].
+    pub sha256: String,
+    /// Size of the file.
+    pub bytes: u64,
 }
 
 impl OpenOptions {
@@ -66,6 +86,7 @@ pub struct Model {
     preprocess: Option<Preprocess>,
     tasks: BTreeMap<Task, TaskWeights>,
     sha256: String,
+    footprint: Footprint,
 }
 
 /// A picture as the vision tower takes it.
@@ -133,19 +154,47 @@ impl Model {
     ///
     /// *Errors*: [`Error::File`] names file, tensor, found and expected; those of the device.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>> {
+        Self::from_container(&Container::open(path)?, options)
+    }
+
+    /// The same for a model file that is in memory; nothing of `bytes` is kept.
+    ///
+    /// *Errors*: as [`Model::open`].
+    pub fn open_in_memory(bytes: &[u8], options: &OpenOptions) -> Result<Arc<Self>> {
+        Self::from_container(&Container::in_memory(bytes)?, options)
+    }
+
+    /// What a model file says of itself; no device is needed.
+    ///
+    /// *Errors*: [`Error::Io`], [`Error::File`].
+    pub fn probe(path: &Path) -> Result<ModelSummary> {
         let container = Container::open(path)?;
         let header = Header::read(&container)?;
-        for task in options.wanted() {
-            if header.config.task(*task).is_none() {
-                return Err(
-                    container.wrong(format!("was made without `{0}`: quantize it with --tasks {0}", task.name()))
-                );
+        Ok(ModelSummary { header, sha256: container.sha256().into(), bytes: container.bytes() })
+    }
+
+    fn from_container(container: &Container, options: &OpenOptions) -> Result<Arc<Self>> {
+        let sha256: String = container.sha256().into();
+        if let Some(expected) = options.expected_sha256 {
+            let expected = hex(&expected);
+            if expected != sha256 {
+                let path = container.path().into();
+                return Err(Error::Integrity {
+                    path,
+                    problem: format!("has SHA-256 {sha256}; {expected} is expected"),
+                });
             }
         }
-        let tokenizer = stored_tokenizer(&container, &header)?;
+        let header = Header::read(container)?;
+        for task in options.wanted() {
+            if header.config.task(*task).is_none() {
+                let (path, name) = (container.path().display(), task.name());
+                return Err(Error::Task(format!("{path}: was made without `{name}`: quantize it with --tasks {name}")));
+            }
+        }
+        let tokenizer = stored_tokenizer(container, &header)?;
         let preprocess = preprocess(&header.config).map_err(|problem| container.wrong(problem))?;
-        let sha256 = container.sha256().into();
-        Self::load(Source::File(&container), header, tokenizer, preprocess, sha256, options)
+        Self::load(Source::File(container), header, tokenizer, preprocess, sha256, options)
     }
 
     /// A model that no file holds, with made-up weights: as fast as a real one, and as large.
@@ -188,7 +237,8 @@ impl Model {
         }
         loader.verify_rest()?;
         log::info!("model {sha256}: {} MB on the device", gpu.allocated_bytes() >> 20);
-        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256 }))
+        let footprint = Footprint { weights: gpu.allocated_bytes(), ..Default::default() };
+        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, footprint }))
     }
 
     /// What the model says of itself.
@@ -211,22 +261,55 @@ impl Model {
         &self.tokenizer
     }
 
+    /// What its weights take of the device's memory.
+    pub fn footprint(&self) -> Footprint {
+        self.footprint
+    }
+
+    /// Checks the device: every kernel that this model uses, on an input with a known answer. Takes milliseconds.
+    ///
+    /// *Errors*: [`Error::Faulty`], those of the device.
+    pub fn self_test(&self) -> Result<()> {
+        self.gpu.self_test()
+    }
+
+    /// Gives back what can be made again: compiled kernels that no session uses.
+    ///
+    /// *Errors*: those of the device.
+    pub fn trim(&self) -> Result<()> {
+        self.gpu.trim()
+    }
+
+    /// What a model with one session would take of a device's memory. Nothing is allocated.
+    ///
+    /// *Errors*: as [`Model::open`] and [`Session::new`](crate::Session::new), but for those of allocation.
+    pub fn plan(header: &Header, facts: &Facts, open: &OpenOptions, session: &SessionOptions) -> Result<Footprint> {
+        let _ = (header, facts, open, session);
+        Err(Error::Input { what: "plan".into(), problem: "not computed yet".into() })
+    }
+
     pub(crate) fn task(&self, task: Task) -> Result<&TaskWeights> {
-        self.tasks.get(&task).ok_or_else(|| Error::Input {
-            what: "task".into(),
-            problem: format!("the model was not opened to {}", task.name()),
-        })
+        self.tasks.get(&task).ok_or_else(|| Error::Task(format!("task: the model was not opened to {}", task.name())))
+    }
+
+    /// A picture as the vision tower sees it: padded, resized and cropped.
+    ///
+    /// *Errors*: as [`Model::picture`].
+    pub fn preview(&self, picture: &RgbPicture) -> Result<RgbPicture> {
+        Ok(self.preprocess()?.preview(picture))
+    }
+
+    fn preprocess(&self) -> Result<&Preprocess> {
+        self.preprocess
+            .as_ref()
+            .ok_or_else(|| Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() })
     }
 
     /// Makes a picture ready for the vision tower.
     ///
     /// *Errors*: [`Error::Input`] if this model takes none.
     pub fn picture(&self, picture: &RgbPicture) -> Result<Picture> {
-        let preprocess = self
-            .preprocess
-            .as_ref()
-            .ok_or_else(|| Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() })?;
-        let pixel_values = preprocess.run(picture);
+        let pixel_values = self.preprocess()?.run(picture);
         let id = Sha256::digest(bytemuck::cast_slice(&pixel_values)).into();
         Ok(Picture { pixel_values, id })
     }

@@ -5,7 +5,6 @@ use crate::gpu::Usage;
 use crate::plan::{Builder, Pool};
 use crate::text::{Piece, log_softmax_at};
 use crate::{Error, Result};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// How well the model predicts a text.
@@ -90,24 +89,23 @@ impl Session {
     /// *Errors*: as [`Session::ask`]; [`Error::Input`] for an empty choice, or a model that gives none a probability.
     pub fn choose(&mut self, request: &Request, choices: &[String]) -> Result<Judged> {
         self.check(request)?;
+        self.begin_call(request.timeout);
         let mut timings = Timings::default();
         let began = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
         if let Some(picture) = request.picture {
-            self.see(picture, request.cancel)?;
+            self.see(picture)?;
             timings.image_ms = ms(began);
         }
         let prefill_start = Instant::now();
-        self.prefill(&positions.ids, request.cancel)?;
+        self.prefill(&positions.ids)?;
         timings.prefill_ms = ms(prefill_start);
         let start = self.logits()?;
         let at = positions.ids.len();
         let mut scores = Vec::new();
         timings.first_token_ms = ms(began);
         for choice in choices {
-            if request.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
+            self.boundary()?;
             let ids = self.answer_ids(choice)?;
             if ids.is_empty() {
                 return Err(Error::Input { what: "--choices".into(), problem: "a choice is empty".into() });
