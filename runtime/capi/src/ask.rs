@@ -6,7 +6,7 @@ use crate::error::{Failure, HGPT_CANCELLED, Result, hgpt_status};
 use crate::handle::Ref;
 use crate::runtime::only;
 use crate::session::{
-    HGPT_FINISH_CANCELLED, HGPT_FINISH_FULL, HGPT_FINISH_LENGTH, HGPT_FINISH_STOP, Session, State, hgpt_session, micros,
+    HGPT_FINISH_CANCELLED, HGPT_FINISH_FULL, HGPT_FINISH_LENGTH, HGPT_FINISH_STOP, State, hgpt_session, micros,
     micros_of_ms, needs_task, sampling,
 };
 use crate::strings::{NUL_TERMINATED, Out, Text, TextOut};
@@ -299,7 +299,7 @@ impl State {
             error => error.into(),
         })?;
 
-        let Streamed { tokens, .. } = streamed;
+        let tokens = streamed.tokens(answer.tokens.len() - usize::from(answer.finish == Finish::Stop));
         let stats = &mut self.stats;
         stats.prompt_tokens = answer.prompt_tokens as u32;
         stats.reused_tokens = answer.reused_tokens as u32;
@@ -367,23 +367,22 @@ impl Streamed {
             text: std::ptr::null(),
         };
         self.bytes += length;
-        // The rest of the text comes with the last token once more.
-        match self.tokens.last_mut().filter(|_| token.is_rest) {
-            Some(last) => last.length += length,
-            None => self.tokens.push(new),
-        }
+        self.tokens.push(new);
         self.text.clear();
         self.text.extend(token.text.bytes().map(|b| if b == 0 { b' ' } else { b }));
         self.text.push(0);
         self.ended = self.ended || !listener.tell(&hgpt_token { text: self.text.as_ptr().cast(), ..new });
         !self.ended
     }
-}
 
-impl Session {
-    /// For the tests: takes the session's turn.
-    #[cfg(test)]
-    pub fn hold(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state().ok().expect("nobody else has it")
+    /// The tokens, `count` of them: the rest of the text came with the last one once more.
+    fn tokens(mut self, count: usize) -> Vec<hgpt_token> {
+        for rest in self.tokens.split_off(count.min(self.tokens.len())) {
+            if let Some(last) = self.tokens.last_mut() {
+                last.length += rest.length;
+            }
+        }
+        self.tokens
     }
 }
+

@@ -9,7 +9,7 @@ use crate::runtime::{
 use crate::strings::Out;
 use crate::structs::{OutRecord, field, record};
 use devices::{Backend, Facts, Kind};
-use runtime::gpu;
+use runtime::gpu::{self, Found};
 use std::ffi::c_char;
 
 /// As hgpt_model_options.device: the best device that may be taken.
@@ -139,43 +139,33 @@ pub unsafe extern "C" fn hgpt_device_info_get(
     let (runtime, out) = unsafe { (Ref::new(runtime), OutRecord::new(out)) };
     entry::call("hgpt_device_info_get", runtime, |runtime| {
         out.clear()?;
-        out.set(&info(&runtime.device(index)?.found))
+        out.set(&info(runtime.device(index)?.1))
     })
-}
-
-/// A device of a runtime.
-pub(crate) struct Device {
-    /// Its index for [`gpu::Options::device`].
-    pub listed: usize,
-    pub found: gpu::Found,
 }
 
 impl Runtime {
     /// Every device of the back ends that were asked for, best first.
-    pub fn devices(&self) -> &[Device] {
-        self.devices.get_or_init(|| {
-            let all = gpu::list().into_iter().enumerate().map(|(listed, found)| Device { listed, found });
-            all.filter(|d| self.backends == 0 || self.backends & backend(&d.found.facts) != 0).collect()
-        })
+    pub fn devices(&self) -> &[Found] {
+        self.devices.get_or_init(|| gpu::search(&self.search))
     }
 
     /// *Errors*: an index that no device has.
-    fn device(&self, index: u32) -> Result<&Device> {
+    fn device(&self, index: u32) -> Result<(u32, &Found)> {
         let count = self.devices().len();
-        self.devices().get(index as usize).ok_or_else(|| {
+        self.devices().get(index as usize).map(|found| (index, found)).ok_or_else(|| {
             Failure::argument("device", format!("{index} is not there; this machine has {count}, counted from 0"))
         })
     }
 
-    /// The device that a model's options ask for.
+    /// The device that a model's options ask for, and its index.
     ///
     /// *Errors*: there is none, or only software ones that may not be taken.
-    pub fn choose(&self, asked: u32) -> Result<&Device> {
+    pub fn choose(&self, asked: u32) -> Result<(u32, &Found)> {
         if asked != HGPT_DEVICE_BEST {
             return self.device(asked);
         }
-        let allowed = |d: &&Device| self.allow_software || d.found.facts.kind != Kind::Cpu;
-        self.devices().iter().find(allowed).ok_or_else(|| {
+        let allowed = |(_, d): &(u32, &Found)| self.allow_software || d.facts.kind != Kind::Cpu;
+        (0..).zip(self.devices()).find(allowed).ok_or_else(|| {
             let text = match self.devices().first() {
                 None => "no usable device: no driver answered; install one (Debian: mesa-vulkan-drivers libvulkan1)",
                 Some(_) => "no usable device but software ones, which HGPT_RUNTIME_ALLOW_SOFTWARE would take",
@@ -215,7 +205,7 @@ fn verdict(facts: &Facts) -> u32 {
     if fits { HGPT_VERDICT_FIT } else { HGPT_VERDICT_UNFIT }
 }
 
-fn info(found: &gpu::Found) -> hgpt_device_info {
+fn info(found: &Found) -> hgpt_device_info {
     let facts = &found.facts;
     hgpt_device_info {
         struct_size: 0,

@@ -2,7 +2,7 @@
 
 use crate::entry;
 use crate::error::{
-    Failure, HGPT_BUFFER_TOO_SMALL, HGPT_ERROR_IMAGE, HGPT_ERROR_IMAGE_UNSUPPORTED, Result, hgpt_status,
+    Failure, HGPT_BUFFER_TOO_SMALL, HGPT_ERROR_IMAGE, Result, hgpt_status,
 };
 use crate::handle::{self, Handle, Inner, Poison, Ref};
 use crate::model::{Model, hgpt_model};
@@ -11,7 +11,7 @@ use crate::runtime::only;
 use crate::strings::{Bytes, BytesOut, Out};
 use crate::structs::{self, In, record};
 use runtime::Picture;
-use runtime::image::{self, Crop, MAX_PIXELS, Rect, RgbPicture};
+use runtime::image::{self, Crop, MAX_PIXELS, Rect, RgbPicture, Shape};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -180,9 +180,13 @@ pub unsafe extern "C" fn hgpt_image_from_bytes(
         let (data, options) = (data.get("data")?, options.read()?);
         only("flags", options.flags, HGPT_DECODE_CROP_TO_REGION)?;
         let most = if options.max_pixels == 0 { MAX_PIXELS } else { u64::from(options.max_pixels) };
-        let wanted = image::Options { frame: options.frame, max_pixels: most };
+        let Shape { width, height, .. } = image::shape(data, "data")?;
+        if u64::from(width) * u64::from(height) > most {
+            let text = format!("picture data: {width}x{height} pixels are more than the {most} of max_pixels");
+            return Err(Failure::new(HGPT_ERROR_IMAGE, text));
+        }
         let crop = if options.flags & HGPT_DECODE_CROP_TO_REGION != 0 { Crop::Region } else { Crop::None };
-        let rgb = image::decode(data, "data", wanted).and_then(|rgb| rgb.crop(crop)).map_err(unreadable)?;
+        let rgb = image::decode(data, "data", image::Options { frame: options.frame })?.crop(crop)?;
         out.set(handle::create(Image::new(model, &rgb)?));
         Ok(())
     })
@@ -198,7 +202,7 @@ pub unsafe extern "C" fn hgpt_image_frame_count(data: *const c_void, size: usize
     let (data, out) = unsafe { (Bytes::new(data, size), Out::new(out, 0)) };
     entry::call_alone("hgpt_image_frame_count", None, || {
         out.require("out")?;
-        out.set(image::frame_count(data.get("data")?, "data").map_err(unreadable)?);
+        out.set(image::shape(data.get("data")?, "data")?.frames);
         Ok(())
     })
 }
@@ -275,19 +279,6 @@ impl Image {
         let picture = model.model.picture(rgb)?;
         let preview = model.model.preview(rgb)?;
         Ok(Arc::new(Image { poison: Poison::default(), model: model.clone(), picture, preview }))
-    }
-}
-
-/// The errors of reading a picture file, told apart by what the caller can do.
-fn unreadable(error: runtime::Error) -> Failure {
-    let failure = Failure::from(error);
-    // The reader's own words for a picture that may be well but is not of ours.
-    let foreign = ["not a PNG", "cannot be read", "is not supported", "floating-point"];
-    match failure.status {
-        HGPT_ERROR_IMAGE if foreign.iter().any(|words| failure.text.contains(words)) => {
-            Failure { status: HGPT_ERROR_IMAGE_UNSUPPORTED, ..failure }
-        }
-        _ => failure,
     }
 }
 

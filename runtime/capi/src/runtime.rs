@@ -1,14 +1,15 @@
 //! The runtime: what in other libraries is global.
 
 use crate::callback::UserData;
-use crate::device::Device;
 use crate::entry;
 use crate::error::{Failure, HGPT_ERROR_ARGUMENT, Result, hgpt_status};
 use crate::handle::{self, Handle, Inner, Poison};
 use crate::records::Sink;
 use crate::strings::{NUL_TERMINATED, Out, Text};
 use crate::structs::{self, In, record};
+use devices::Backend;
 use log::LevelFilter;
+use runtime::gpu::{Found, Search};
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -124,12 +125,11 @@ pub unsafe extern "C" fn hgpt_runtime_destroy(runtime: *mut hgpt_runtime) {
 pub(crate) struct Runtime {
     poison: Poison,
     sink: Option<Sink>,
-    pub backends: u32,
+    pub search: Search,
     pub allow_software: bool,
-    pub ignore_env: bool,
     pub cache_dir: Option<PathBuf>,
     /// Asked for once, so that an index means the same device each time.
-    pub devices: OnceLock<Vec<Device>>,
+    pub devices: OnceLock<Vec<Found>>,
 }
 
 impl Handle for hgpt_runtime {
@@ -150,8 +150,13 @@ impl Inner for Runtime {
 
 impl Runtime {
     fn new(options: &hgpt_runtime_options) -> Result<Self> {
-        let known = HGPT_BACKEND_VULKAN | HGPT_BACKEND_D3D12 | HGPT_BACKEND_METAL | HGPT_BACKEND_GL;
-        only("backends", options.backends, known)?;
+        let backends = [
+            (Backend::Vulkan, HGPT_BACKEND_VULKAN),
+            (Backend::D3d12, HGPT_BACKEND_D3D12),
+            (Backend::Metal, HGPT_BACKEND_METAL),
+            (Backend::Gl, HGPT_BACKEND_GL),
+        ];
+        only("backends", options.backends, backends.iter().map(|(_, bit)| bit).sum())?;
         only("flags", options.flags, HGPT_RUNTIME_IGNORE_ENV | HGPT_RUNTIME_ALLOW_SOFTWARE)?;
         let level = level(options.log_level)?;
         // SAFETY: NULL or a text with a NUL, the header says.
@@ -160,9 +165,11 @@ impl Runtime {
         Ok(Runtime {
             poison: Poison::default(),
             sink: options.log.is_some().then_some(sink),
-            backends: options.backends,
+            search: Search {
+                backends: backends.iter().filter(|(_, bit)| options.backends & bit != 0).map(|(b, _)| *b).collect(),
+                ignore_env: options.flags & HGPT_RUNTIME_IGNORE_ENV != 0,
+            },
             allow_software: options.flags & HGPT_RUNTIME_ALLOW_SOFTWARE != 0,
-            ignore_env: options.flags & HGPT_RUNTIME_IGNORE_ENV != 0,
             cache_dir: cache_dir.optional("cache_dir")?.map(PathBuf::from),
             devices: OnceLock::new(),
         })

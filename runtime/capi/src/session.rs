@@ -11,9 +11,10 @@ use crate::strings::{NUL_TERMINATED, Out, Text, TextOut};
 use crate::structs::{self, In, OutRecord, record};
 use runtime::model::Task;
 use runtime::text::Turn;
-use runtime::{Control, Pace, SessionOptions};
+use runtime::{Control, Footprint, Pace, SessionOptions};
 use serde_json::json;
 use shaders::KvFormat;
+use std::collections::BTreeMap;
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -300,7 +301,7 @@ pub unsafe extern "C" fn hgpt_session_stats(session: *mut hgpt_session, out: *mu
 }
 
 /// What the answers depend on besides the question, as JSON, to be kept with them: {"device", "driver", "profile",
-/// "model", "recipe", "context_tokens", "kernels": {name: variant}}. Equal reports, equal questions and temperature 0
+/// "model", "recipe", "context_tokens", "kernels": {name: [variant]}}. Equal reports, equal questions and temperature 0
 /// give equal tokens.
 ///
 /// Writes at most `capacity` bytes, the final NUL included, cut between two characters; `*needed` is what the whole text
@@ -345,6 +346,7 @@ pub(crate) struct Session {
     pub control: Control,
     /// Only ever tried: nobody waits for it, so nothing can hang on it, callbacks included.
     state: Mutex<State>,
+    footprint: Footprint,
 }
 
 /// What one call at a time may touch.
@@ -373,10 +375,18 @@ impl Inner for Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.model.count_session(&self.footprint, false);
+    }
+}
+
 impl Session {
     fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Arc<Self>> {
         let session = runtime::Session::new(&model.model, options)?;
         let control = session.control().clone();
+        let footprint = session.footprint();
+        model.count_session(&footprint, true);
         let state = State {
             session,
             image: None,
@@ -384,7 +394,8 @@ impl Session {
             answered: Answered::default(),
             stats: structs::Record::defaults(),
         };
-        Ok(Arc::new(Session { poison: Poison::default(), model: model.clone(), control, state: Mutex::new(state) }))
+        let (poison, model) = (Poison::default(), model.clone());
+        Ok(Arc::new(Session { poison, model, control, state: Mutex::new(state), footprint }))
     }
 
     /// The turn of this call.
@@ -428,7 +439,7 @@ impl State {
         let submissions = self.session.submissions();
         self.stats.total_us = micros(start.elapsed());
         self.stats.submissions = submissions.count as u32;
-        self.stats.gpu_us = micros(submissions.device_time);
+        self.stats.gpu_us = micros(submissions.device);
         self.stats.longest_slice_us = micros(submissions.longest);
         self.stats.memory_peak = self.session.model().gpu().allocated_bytes();
         result
@@ -437,7 +448,10 @@ impl State {
     fn report(&self) -> String {
         let model = self.session.model();
         let gpu = model.gpu();
-        let kernels: std::collections::BTreeMap<_, _> = self.session.variants().into_iter().collect();
+        let mut kernels = BTreeMap::<_, Vec<_>>::new();
+        for (kernel, variant) in self.session.variants() {
+            kernels.entry(kernel).or_default().push(variant);
+        }
         json!({
             "device": gpu.facts().name,
             "driver": format!("{} {}", gpu.facts().driver, gpu.facts().driver_info).trim(),
@@ -459,13 +473,10 @@ pub(crate) fn micros_of_ms(ms: f64) -> u64 {
     (ms * 1e3).round() as u64
 }
 
-/// Longest time that `Duration`s of pacing have to hold; beyond any watchdog.
-const UNLIMITED: Duration = Duration::from_secs(3600);
-
 fn pace(slice_us: u32, gap_us: u32) -> Pace {
     let slice = match slice_us {
         0 => None,
-        HGPT_SLICE_UNLIMITED => Some(UNLIMITED),
+        HGPT_SLICE_UNLIMITED => Pace::UNLIMITED.slice,
         us => Some(Duration::from_micros(us.into())),
     };
     Pace { slice, gap: Duration::from_micros(gap_us.into()) }

@@ -9,7 +9,7 @@ mod pipeline;
 mod probe;
 mod trusted;
 
-pub use adapter::{Found, Options, list};
+pub use adapter::{Found, Options, Search, list, search};
 pub use buffer::{Buffer, Usage};
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
