@@ -2,7 +2,6 @@
 
 use super::Gpu;
 use crate::{Error, Result};
-use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -31,26 +30,30 @@ pub enum Usage {
 pub struct Buffer(Arc<Owned>);
 
 struct Owned {
-    buffer: wgpu::Buffer,
+    /// `None` on an imagined device.
+    buffer: Option<wgpu::Buffer>,
+    size: u64,
     usage: Usage,
     account: Arc<AtomicU64>,
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.account.fetch_sub(self.buffer.size(), Ordering::Relaxed);
-    }
-}
-
-impl Deref for Buffer {
-    type Target = wgpu::Buffer;
-
-    fn deref(&self) -> &wgpu::Buffer {
-        &self.0.buffer
+        self.account.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 
 impl Buffer {
+    /// *Panics* on an imagined device.
+    pub(crate) fn raw(&self) -> &wgpu::Buffer {
+        self.0.buffer.as_ref().expect("a buffer of a device that is open")
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.0.size
+    }
+
     pub(crate) fn is_weights(&self) -> bool {
         self.0.usage == Usage::Weights
     }
@@ -84,6 +87,12 @@ impl Gpu {
                 have: format!("{} of the {most} bytes given with --memory", most - self.allocated_bytes()),
             });
         }
+        let buffer = if self.is_imagined() { None } else { Some(self.allocate(label, size, usage)?) };
+        self.inner.allocated_bytes.fetch_add(size, Ordering::Relaxed);
+        Ok(Buffer(Arc::new(Owned { buffer, size, usage, account: self.inner.allocated_bytes.clone() })))
+    }
+
+    fn allocate(&self, label: &str, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
         let allowed = match usage {
             Usage::Weights => BufferUsages::STORAGE | BufferUsages::COPY_DST,
             Usage::Activation => {
@@ -113,18 +122,20 @@ impl Gpu {
         if let Some(error) = invalid {
             return Err(Error::DeviceLost(super::one_line(&error.to_string())));
         }
-        self.inner.allocated_bytes.fetch_add(size, Ordering::Relaxed);
-        Ok(Buffer(Arc::new(Owned { buffer, usage, account: self.inner.allocated_bytes.clone() })))
+        Ok(buffer)
     }
 
     /// Writes before the next submission; `bytes` is padded to a multiple of 4.
-    pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+    pub(crate) fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) {
+        if self.is_imagined() {
+            return;
+        }
         match bytes.len() % 4 {
-            0 => self.queue().write_buffer(buffer, offset, bytes),
+            0 => self.queue().write_buffer(buffer.raw(), offset, bytes),
             rest => {
                 let mut padded = bytes.to_vec();
                 padded.resize(bytes.len() + 4 - rest, 0);
-                self.queue().write_buffer(buffer, offset, &padded);
+                self.queue().write_buffer(buffer.raw(), offset, &padded);
             }
         }
     }
@@ -133,6 +144,9 @@ impl Gpu {
     ///
     /// *Errors*: [`Error::DeviceLost`].
     pub(crate) fn flush(&self) -> Result<()> {
+        if self.is_imagined() {
+            return Ok(());
+        }
         let submission = self.submit_all([]);
         self.wait(submission)
     }
@@ -140,11 +154,11 @@ impl Gpu {
     /// Copies the first `bytes` of an activation to the host, after everything submitted before.
     ///
     /// *Errors*: [`Error::DeviceLost`], or those of an allocation.
-    pub(crate) fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, buffer: &Buffer, bytes: u64) -> Result<Vec<u8>> {
         let size = bytes.next_multiple_of(4);
         let staging = self.buffer("readback", size, Usage::Readback)?;
         let mut encoder = self.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
+        encoder.copy_buffer_to_buffer(buffer.raw(), 0, staging.raw(), 0, size);
         let submission = self.submit(encoder);
         self.map(&staging, bytes, submission)
     }
@@ -152,7 +166,8 @@ impl Gpu {
     /// The first `bytes` of a readback buffer once `submission` is through. The buffer can be copied to again after.
     ///
     /// *Errors*: [`Error::DeviceLost`].
-    pub(crate) fn map(&self, staging: &wgpu::Buffer, bytes: u64, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+    pub(crate) fn map(&self, staging: &Buffer, bytes: u64, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+        let staging = staging.raw();
         let (send, receive) = mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, 0..bytes.next_multiple_of(4), move |result| {
             let _ = send.send(result);

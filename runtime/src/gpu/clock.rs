@@ -47,7 +47,7 @@ impl Clock {
     ///
     /// *Errors*: those of the device.
     pub fn run(&self, gpu: &Gpu, mut encoder: wgpu::CommandEncoder, passes: usize) -> Result<Vec<f64>> {
-        encoder.resolve_query_set(&self.queries, 0..2 * passes as u32, &self.times, 0);
+        encoder.resolve_query_set(&self.queries, 0..2 * passes as u32, self.times.raw(), 0);
         gpu.submit(encoder);
         let bytes = gpu.read(&self.times, passes as u64 * PASS_BYTES)?;
         let ticks: Vec<[u64; 2]> = bytemuck::pod_collect_to_vec(&bytes);

@@ -17,8 +17,15 @@ pub struct Pipeline {
     pub constants: Vec<Constant>,
     /// Its bindings by index.
     pub bindings: Vec<Binding>,
-    pub(crate) pipeline: wgpu::ComputePipeline,
-    pub(crate) layout: wgpu::BindGroupLayout,
+    /// `None` on an imagined device.
+    compiled: Option<(wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
+}
+
+impl Pipeline {
+    /// *Panics* on an imagined device.
+    pub(crate) fn compiled(&self) -> &(wgpu::ComputePipeline, wgpu::BindGroupLayout) {
+        self.compiled.as_ref().expect("a pipeline of a device that is open")
+    }
 }
 
 impl Gpu {
@@ -30,7 +37,7 @@ impl Gpu {
         loop {
             let variant = devices::select(kernel, imports, &facts, self.profile(), &self.inner.forced);
             let side = variant.needs.coop;
-            if side == 0 || self.is_proven(kernel, variant, imports, constants) {
+            if side == 0 || self.is_imagined() || self.is_proven(kernel, variant, imports, constants) {
                 return variant;
             }
             facts.to_mut().coop.retain(|s| *s != side);
@@ -153,6 +160,9 @@ impl Gpu {
             let have = self.facts().storage_buffers;
             return Err(self.unfit(&format!("kernel {label}"), format!("{storage} storage buffers"), have.to_string()));
         }
+        if self.is_imagined() {
+            return Ok(Pipeline { kernel: kernel.name, variant: variant.name, constants, bindings, compiled: None });
+        }
         // A driver that cannot compile it is an internal error.
         let internal = self.device().push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
@@ -186,7 +196,8 @@ impl Gpu {
             return Err(unfit(super::one_line(&error.to_string())));
         }
         self.check()?;
-        Ok(Pipeline { kernel: kernel.name, variant: variant.name, constants, bindings, pipeline, layout })
+        let compiled = Some((pipeline, layout));
+        Ok(Pipeline { kernel: kernel.name, variant: variant.name, constants, bindings, compiled })
     }
 }
 

@@ -54,7 +54,7 @@ impl Gpu {
             .iter()
             .zip(&buffers)
             .map(|(binding, buffer)| {
-                let whole = buffer.as_entire_buffer_binding();
+                let whole = buffer.raw().as_entire_buffer_binding();
                 let size =
                     (binding.access == Access::Uniform).then(|| wgpu::BufferSize::new(whole.buffer.size())).flatten();
                 let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { size, ..whole });
@@ -63,7 +63,7 @@ impl Gpu {
             .collect();
         let group = self.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.name),
-            layout: &pipeline.layout,
+            layout: &pipeline.compiled().1,
             entries: &entries,
         });
         let grid = (case.grid)(variant);
@@ -75,7 +75,7 @@ impl Gpu {
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             let [x, y, z] = bound.grid;
-            pass.set_pipeline(&bound.pipeline.pipeline);
+            pass.set_pipeline(&bound.pipeline.compiled().0);
             pass.set_bind_group(0, &bound.group, &[]);
             pass.dispatch_workgroups(x, y, z);
         }

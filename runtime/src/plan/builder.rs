@@ -80,8 +80,8 @@ pub(super) fn planes(names: [&'static str; 3], shard: &Shard) -> impl Iterator<I
     names.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into()))
 }
 
-fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
-    wgpu::BufferBinding { buffer, offset: 0, size: None }
+fn whole(buffer: &Buffer) -> wgpu::BufferBinding<'_> {
+    wgpu::BufferBinding { buffer: buffer.raw(), offset: 0, size: None }
 }
 
 impl<'a> Builder<'a> {
@@ -489,7 +489,7 @@ impl<'a> Builder<'a> {
             for binding in &draft.pipeline.bindings {
                 let resource = match binding.name {
                     "params" => wgpu::BufferBinding {
-                        buffer: &params,
+                        buffer: params.raw(),
                         offset: offset as u64,
                         size: wgpu::BufferSize::new(draft.params.len() as u64),
                     },
@@ -519,7 +519,7 @@ impl<'a> Builder<'a> {
             }
             let group = self.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&draft.label),
-                layout: &draft.pipeline.layout,
+                layout: &draft.pipeline.compiled().1,
                 entries: &entries,
             });
             let Draft { pipeline, grid, label, .. } = draft;

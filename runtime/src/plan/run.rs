@@ -22,7 +22,7 @@ pub(super) struct Step {
 impl Step {
     fn encode(&self, pass: &mut wgpu::ComputePass) {
         let [x, y, z] = self.grid;
-        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_pipeline(&self.pipeline.compiled().0);
         pass.set_bind_group(0, &self.group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }

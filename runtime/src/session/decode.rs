@@ -119,7 +119,8 @@ impl Session {
     /// Copies the id that the last run chose to where the host can read it.
     pub(super) fn submit_id_copy(&self, slot: usize) -> wgpu::SubmissionIndex {
         let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&self.buffers.token, 0, &self.buffers.readback[slot], 0, 4);
+        let (token, readback) = (self.buffers.token.raw(), self.buffers.readback[slot].raw());
+        encoder.copy_buffer_to_buffer(token, 0, readback, 0, 4);
         self.gpu().submit(encoder)
     }
 
@@ -146,7 +147,7 @@ impl Session {
         let (logits, readback) = (&self.buffers.logits, &self.buffers.readback[0]);
         let bytes = rows as u64 * 4;
         let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(logits, 0, readback, 0, bytes);
+        encoder.copy_buffer_to_buffer(logits.raw(), 0, readback.raw(), 0, bytes);
         let submission = self.gpu().submit(encoder);
         let bytes = self.gpu().map(readback, bytes, submission)?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))

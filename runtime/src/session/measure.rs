@@ -257,7 +257,7 @@ impl Session {
         let seconds = |copies: usize| -> Result<f64> {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             for _ in 0..copies {
-                encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes);
+                encoder.copy_buffer_to_buffer(from.raw(), 0, to.raw(), 0, bytes);
             }
             let start = Instant::now();
             let submission = gpu.submit(encoder);
