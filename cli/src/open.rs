@@ -40,6 +40,7 @@ pub fn options(on: &On, task: Task) -> OpenOptions {
         without_subgroups: std::env::var_os("HEALTHGPT_NO_SUBGROUPS").is_some(),
         memory_bytes: on.memory,
         cache_dir: if on.no_cache { None } else { cache_dir() },
+        ..Default::default()
     };
     OpenOptions { tasks: vec![task.into()], gpu, ..Default::default() }
 }

@@ -19,6 +19,9 @@ pub fn capi() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/capi")
 }
 
+/// Longest line of a declaration.
+const WIDTH: usize = 110;
+
 /// Declarations of one module.
 fn section(module: &str) -> String {
     let config = cbindgen::Config {
@@ -27,7 +30,6 @@ fn section(module: &str) -> String {
         style: cbindgen::Style::Both,
         usize_is_size_t: true,
         documentation_style: cbindgen::DocumentationStyle::C,
-        line_length: 100,
         tab_width: 4,
         function: cbindgen::FunctionConfig {
             prefix: Some("HGPT_API".into()),
@@ -41,7 +43,75 @@ fn section(module: &str) -> String {
     let bindings = cbindgen::Builder::new().with_config(config).with_src(source).generate().expect("declarations");
     let mut text = Vec::new();
     bindings.write(&mut text);
-    String::from_utf8(text).expect("UTF-8")
+    tidy(&String::from_utf8(text).expect("UTF-8"))
+}
+
+/// The same declarations as a person would write them: short comments on one line, constants together, a function's
+/// parameters side by side.
+fn tidy(text: &str) -> String {
+    let mut tidy = String::new();
+    let mut lines = text.lines().skip_while(|l| l.is_empty()).peekable();
+    let mut after_constant = false;
+    while let Some(line) = lines.next() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        match line.trim() {
+            "/*" => {
+                let words: Vec<&str> = lines.by_ref().take_while(|l| l.trim() != "*/").map(str::trim).collect();
+                let constant = lines.peek().is_some_and(|l| l.starts_with("#define"));
+                if after_constant && !constant {
+                    tidy += "\n";
+                }
+                match words[..] {
+                    [words] => tidy += &format!("{indent}/** {words} */\n"),
+                    _ => {
+                        tidy += &format!("{indent}/**\n");
+                        for words in words {
+                            tidy += format!("{indent} * {words}").trim_end();
+                            tidy += "\n";
+                        }
+                        tidy += &format!("{indent} */\n");
+                    }
+                }
+            }
+            "" if after_constant => {}
+            line if line.starts_with("HGPT_API") => {
+                let mut whole = line.to_string();
+                while !whole.ends_with(';') {
+                    whole += " ";
+                    whole += lines.next().expect("a declaration's end").trim();
+                }
+                tidy += &declaration(&whole.replace("( ", "(").replace("struct hgpt_", "hgpt_"));
+                tidy += "\n";
+            }
+            _ => {
+                tidy += line;
+                tidy += "\n";
+            }
+        }
+        after_constant = line.starts_with("#define") || (after_constant && line.is_empty());
+    }
+    tidy
+}
+
+/// A function on as few lines as it takes.
+fn declaration(whole: &str) -> String {
+    if whole.len() <= WIDTH {
+        return whole.into();
+    }
+    let (name, parameters) = whole.split_once('(').expect("parameters");
+    let mut lines = vec![format!("{name}(")];
+    for parameter in parameters.split(", ") {
+        let last = lines.last_mut().expect("a line");
+        let comma = if last.ends_with('(') { "" } else { ", " };
+        if last.len() + comma.len() + parameter.len() < WIDTH {
+            *last += comma;
+            *last += parameter;
+        } else {
+            *last += ",";
+            lines.push(format!("    {parameter}"));
+        }
+    }
+    lines.join("\n")
 }
 
 /// The whole header.

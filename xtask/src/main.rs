@@ -4,7 +4,9 @@
 
 mod demo;
 mod device;
+mod dist;
 mod gate;
+mod package;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -21,12 +23,16 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["static"] => gate::run(false),
         ["static", "--update"] => gate::run(true),
+        ["dist"] => dist::run(),
+        ["header"] => dist::header(),
         _ => {
             eprintln!(
                 "usage: cargo xtask demo   build, prepare the demonstration model, answer a question about a picture"
             );
             eprintln!("       cargo xtask test   fmt, clippy, every test, on every software driver that can be had");
             eprintln!("       cargo xtask static [--update]   every kernel through the compilers of eight GPUs");
+            eprintln!("       cargo xtask dist   the C library as it is handed out, in target/dist");
+            eprintln!("       cargo xtask header the C library's header anew, from its doc comments");
             return ExitCode::from(2);
         }
     };
