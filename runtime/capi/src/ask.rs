@@ -73,7 +73,8 @@ pub struct hgpt_ask_options {
     pub top_p: f32,
     /// With a temperature: equal seeds give equal answers.
     pub seed: u64,
-    /// The call ends as if cancelled when this time has passed, in milliseconds, wherever it is; 0 for no limit.
+    /// The call ends as if cancelled when this time has passed, in milliseconds, wherever it is, paused or not; 0 for no
+    /// limit.
     pub timeout_ms: u32,
     /// HGPT_ASK_*.
     pub flags: u32,

@@ -9,7 +9,7 @@ use crate::image::{
     HGPT_PIXELS_BGR8, HGPT_PIXELS_BGRA8, HGPT_PIXELS_GRAY8, HGPT_PIXELS_GRAY16, HGPT_PIXELS_RGB8, checked_stride,
 };
 use crate::model::hgpt_progress_fn;
-use crate::runtime::only;
+use crate::runtime::{only, unused};
 use crate::session::{HGPT_FINISH_STOP, State, hgpt_session, micros_of_ms, needs_task, sampling};
 use crate::strings::{BytesOut, Text};
 use crate::structs::{self, In, record};
@@ -97,6 +97,7 @@ pub unsafe extern "C" fn hgpt_session_generate(
         let instruction = not_empty("instruction", instruction.get("instruction")?)?;
         let options = options.read()?;
         only("flags", options.flags, 0)?;
+        unused("hgpt_generate_options.reserved", options.reserved)?;
         if format == HGPT_PIXELS_GRAY16 {
             return Err(Failure::new(HGPT_ERROR_ARGUMENT, "format HGPT_PIXELS_GRAY16 cannot be drawn in"));
         }

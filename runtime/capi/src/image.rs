@@ -7,7 +7,7 @@ use crate::error::{
 use crate::handle::{self, Handle, Inner, Poison, Ref};
 use crate::model::{Model, hgpt_model};
 use crate::records::Sink;
-use crate::runtime::only;
+use crate::runtime::{only, unused};
 use crate::strings::{Bytes, BytesOut, Out};
 use crate::structs::{self, In, record};
 use runtime::Picture;
@@ -150,6 +150,7 @@ pub unsafe extern "C" fn hgpt_image_from_pixels(
     entry::call("hgpt_image_from_pixels", model, |model| {
         out.require("out")?;
         let pixels = pixels.required()?;
+        unused("hgpt_pixels.reserved", pixels.reserved)?;
         // SAFETY: `size` bytes are at `data`, the header says.
         let data = unsafe { Bytes::new(pixels.data, usize::try_from(pixels.size).unwrap_or(usize::MAX)) };
         let rgb = to_rgb(&pixels, data.get("hgpt_pixels.data")?)?;

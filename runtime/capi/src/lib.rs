@@ -44,4 +44,22 @@ pub use model::*;
 pub use plan::*;
 pub use self::runtime::*;
 pub use session::*;
-pub use structs::Layout;
+pub use structs::{Field, Layout};
+
+use structs::Record;
+
+/// Every struct of the header.
+pub const LAYOUTS: [Layout; 12] = [
+    hgpt_runtime_options::LAYOUT,
+    hgpt_device_info::LAYOUT,
+    hgpt_model_options::LAYOUT,
+    hgpt_memory::LAYOUT,
+    hgpt_model_info::LAYOUT,
+    hgpt_pixels::LAYOUT,
+    hgpt_decode_options::LAYOUT,
+    hgpt_session_options::LAYOUT,
+    hgpt_stats::LAYOUT,
+    hgpt_token::LAYOUT,
+    hgpt_ask_options::LAYOUT,
+    hgpt_generate_options::LAYOUT,
+];

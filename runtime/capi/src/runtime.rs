@@ -2,7 +2,7 @@
 
 use crate::callback::UserData;
 use crate::entry;
-use crate::error::{Failure, HGPT_ERROR_ARGUMENT, Result, hgpt_status};
+use crate::error::{Failure, HGPT_ERROR_ARGUMENT, HGPT_ERROR_VERSION, Result, hgpt_status};
 use crate::handle::{self, Handle, Inner, Poison};
 use crate::records::Sink;
 use crate::strings::{NUL_TERMINATED, Out, Text};
@@ -187,6 +187,14 @@ fn level(level: u32) -> Result<LevelFilter> {
     ];
     let known = levels.get(level as usize).copied();
     known.ok_or_else(|| Failure::argument("log_level", format!("is {level}; 0 to {HGPT_LOG_TRACE} are known")))
+}
+
+/// *Errors*: a field that only a newer version has a use for.
+pub(crate) fn unused(what: &str, value: u32) -> Result {
+    match value {
+        0 => Ok(()),
+        _ => Err(Failure::new(HGPT_ERROR_VERSION, format!("{what} is {value}, which this version does not know"))),
+    }
 }
 
 /// *Errors*: bits that this version does not know.
