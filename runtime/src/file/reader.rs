@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 /// Headers beyond this are refused, as the safetensors format does.
@@ -264,22 +264,40 @@ impl<'a> Container<'a> {
         Ok(all)
     }
 
-    /// Checks the hashes of some tensors, on all cores.
+    /// Checks the hashes of some tensors, on all cores. `checked` is called on this thread, with the bytes that have been
+    /// checked since it was called before, and may end it.
     ///
-    /// *Errors*: as [`Container::stream`].
-    pub fn verify(&self, names: &[&str]) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.stream(name, 1, |_| Ok(()))?;
+    /// *Errors*: as [`Container::stream`], and those of `checked`.
+    pub fn verify(&self, names: &[&str], mut checked: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+        // Whether there was one left.
+        let one = || -> Result<bool> {
+            let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(false) };
+            self.stream(name, 1, |piece| {
+                bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                Ok(())
+            })?;
+            Ok(true)
+        };
+        let all = || {
+            while one()? {}
+            Ok(())
+        };
+        let mut here = || {
+            while one()? {
+                checked(bytes.swap(0, Ordering::Relaxed))?;
             }
             Ok(())
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..threads).map(|_| thread::spawn(scope, work)).collect();
-            let done = all.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(self.wrong("cannot be verified"))));
-            done.collect()
+            let others: Vec<_> = (1..threads).map(|_| thread::spawn(scope, all)).collect();
+            let done = here();
+            if done.is_err() {
+                next.store(names.len(), Ordering::Relaxed);
+            }
+            let others = others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(self.wrong("cannot be verified"))));
+            done.and(others.collect())
         })
     }
 }

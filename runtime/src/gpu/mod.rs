@@ -11,6 +11,7 @@ mod trusted;
 
 pub use adapter::{Found, Options, Search, list, search};
 pub use buffer::{Buffer, Usage};
+pub(crate) use clock::Clock;
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
 

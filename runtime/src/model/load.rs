@@ -43,6 +43,12 @@ impl Header {
         }
         Ok(Header { config, recipe })
     }
+
+    /// Which of the tasks it has no part for, in a line.
+    pub fn lacks(&self, tasks: &[Task]) -> Option<String> {
+        let lacking = tasks.iter().find(|t| self.config.task(**t).is_none())?.name();
+        Some(format!("was made without `{lacking}`: quantize it with --tasks {lacking}"))
+    }
 }
 
 /// Where the bytes of tensors come from.
@@ -52,6 +58,8 @@ pub(crate) enum Source<'a> {
     File(&'a Container<'a>),
     /// Nowhere: they are made up.
     Synthetic,
+    /// Nowhere, and none are needed: the device is only thought of.
+    Planned,
 }
 
 impl Source<'_> {
@@ -60,6 +68,7 @@ impl Source<'_> {
         match self {
             Source::File(container) => container.stream(&layout.name, unit, take),
             Source::Synthetic => synthetic::stream(layout, unit, take),
+            Source::Planned => Ok(()),
         }
     }
 }
@@ -72,12 +81,32 @@ pub(crate) struct Loader<'a> {
     specs: BTreeMap<String, Spec>,
     loaded: BTreeSet<String>,
     staged_bytes: u64,
+    allocated_bytes: u64,
+    /// Sees how many bytes have been loaded or checked.
+    seen: &'a mut dyn FnMut(u64) -> Result<()>,
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(gpu: &'a Gpu, source: Source<'a>, header: &'a Header) -> Self {
+    /// `seen` is called with the bytes that have been loaded or checked since it was called before, and may end it.
+    pub fn new(
+        gpu: &'a Gpu,
+        source: Source<'a>,
+        header: &'a Header,
+        seen: &'a mut dyn FnMut(u64) -> Result<()>,
+    ) -> Self {
         let specs = header.config.tensors().into_iter().map(|s| (s.name.clone(), s)).collect();
-        Loader { gpu, source, header, specs, loaded: BTreeSet::new(), staged_bytes: 0 }
+        Loader { gpu, source, header, specs, loaded: BTreeSet::new(), staged_bytes: 0, allocated_bytes: 0, seen }
+    }
+
+    /// Bytes allocated on the device so far.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes
+    }
+
+    fn buffer(&mut self, name: &str, bytes: u64) -> Result<Buffer> {
+        let buffer = self.gpu.buffer(name, bytes, Usage::Weights)?;
+        self.allocated_bytes += buffer.size();
+        Ok(buffer)
     }
 
     fn spec(&self, name: &str) -> (Kind, Format, Vec<Layout>) {
@@ -87,6 +116,7 @@ impl<'a> Loader<'a> {
 
     /// Keeps what is staged on the host small.
     fn staged(&mut self, bytes: u64) -> Result<()> {
+        (self.seen)(bytes)?;
         self.staged_bytes += bytes;
         if self.staged_bytes >= STAGING_BYTES {
             self.staged_bytes = 0;
@@ -98,7 +128,7 @@ impl<'a> Loader<'a> {
     /// A norm, a bias, a table of f32.
     pub fn vector(&mut self, name: &str) -> Result<Vector> {
         let (Kind::Plain { rows, cols }, _, layouts) = self.spec(name) else { panic!("`{name}` is no plain tensor") };
-        let buffer = self.gpu.buffer(name, (rows * cols * 4) as u64, Usage::Weights)?;
+        let buffer = self.buffer(name, (rows * cols * 4) as u64)?;
         self.plane(&layouts[0], 1, &[(0, 1, buffer.clone())])?;
         Ok(Vector { buffer, len: rows * cols })
     }
@@ -136,7 +166,7 @@ impl<'a> Loader<'a> {
             let mut parts = Vec::new();
             for shard in &mut matrix.shards {
                 let bytes = layout.map_or(16, |l| l.bytes() / all_rows as u64 * shard.rows as u64);
-                let buffer = self.gpu.buffer(name, bytes, Usage::Weights)?;
+                let buffer = self.buffer(name, bytes)?;
                 shard.planes.push(buffer.clone());
                 parts.push((range.start + shard.row0, shard.rows, buffer));
             }
@@ -153,7 +183,7 @@ impl<'a> Loader<'a> {
         let row_bytes = layouts[0].bytes() / rows as u64;
         let mut shards = self.shards(rows, row_bytes);
         for shard in &mut shards {
-            shard.planes.push(self.gpu.buffer(name, row_bytes * shard.rows as u64, Usage::Weights)?);
+            shard.planes.push(self.buffer(name, row_bytes * shard.rows as u64)?);
         }
         // Rows follow each other, so the shards are filled one after another.
         let (mut current, mut at) = (0, 0);
@@ -239,7 +269,7 @@ impl<'a> Loader<'a> {
         self.gpu.flush()?;
         let Source::File(container) = self.source else { return Ok(()) };
         let names = container.tensors().keys().filter(|name| !self.loaded.contains(*name));
-        container.verify(&names.map(String::as_str).collect::<Vec<_>>())
+        container.verify(&names.map(String::as_str).collect::<Vec<_>>(), self.seen)
     }
 }
 

@@ -60,6 +60,16 @@ impl KvCache {
         gpu.write(&rope, 0, bytemuck::cast_slice(&table));
         Ok(KvCache { positions, format, k: buffers("k_cache")?, v: buffers("v_cache")?, rope })
     }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> u64 {
+        self.k.iter().chain(&self.v).map(Buffer::size).sum()
+    }
+
+    /// Those of the table of cosines and sines.
+    pub fn rope_bytes(&self) -> u64 {
+        self.rope.size()
+    }
 }
 
 impl Phi3 {
@@ -139,6 +149,11 @@ impl Layer {
 }
 
 impl Adapted {
+    /// Bytes of the adapters on the device.
+    pub fn adapter_bytes(&self) -> u64 {
+        self.adapters.iter().flatten().map(|h| h.down.bytes() + h.up.bytes()).sum()
+    }
+
     /// With the rows `head` of the head.
     pub fn load(loader: &mut Loader, config: &Config, task: Task, head: Range<usize>) -> Result<Self> {
         Ok(Adapted {

@@ -81,6 +81,13 @@ impl Control {
         self.shared.changed.notify_all();
     }
 
+    /// The pace that counts now; `None` if the call is to wait or to end.
+    pub(crate) fn free(&self, deadline: Option<Instant>) -> Option<Pace> {
+        let said = *self.said();
+        let stopped = said.cancelled || said.paused || deadline.is_some_and(|d| d <= Instant::now());
+        (!stopped).then_some(said.pace)
+    }
+
     /// A call begins.
     pub(crate) fn begin(&self) {
         self.said().cancelled = false;

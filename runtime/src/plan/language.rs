@@ -268,6 +268,7 @@ impl<'a> Builder<'a> {
             Some(hlora) => self.with_up(kernel, hlora, &[kv], params, bound, grid),
             None => self.simple(kernel, &[kv, ("weights", "weights_none")], params, bound, grid),
         }
+        self.works(0, 2 * a.heads * a.head_dim);
         if let Some(joined) = joined {
             let head_dim4 = a.head_dim as u32 / 4;
             let params = attention_combine::Params { heads, head_dim4, parts: parts as u32 };
@@ -314,6 +315,7 @@ impl<'a> Builder<'a> {
         let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", a.k.into()), ("v_cache", a.v.into())];
         let grid = attention::grid(a.heads as u32, a.head_dim as u32, q.rows as u32);
         self.simple(&attention::KERNEL, &[a.kv.read_import()], params, bound, grid);
+        self.works(0, 2 * q.rows * q.cols);
         out
     }
 

@@ -13,6 +13,7 @@ pub use builder::{Act, Builder};
 pub use control::{Control, Pace};
 pub use language::{Attention, Stream};
 pub use linear::{Biased, HLora, Linear, Matrix, Norm, Shard, Vector};
-pub use pace::Submissions;
+pub(crate) use pace::{Ahead, Pacer};
+pub use pace::{Submission, Submissions};
 pub use run::{Plan, Timed, Traced};
 pub use slots::Pool;

@@ -1,5 +1,6 @@
 //! Drawing a picture: exactly as many codes as it has, then the decoder.
 
+use super::decode::Coming;
 use super::{Picture, Session, ms};
 use crate::image::RgbPicture;
 use crate::model::Vqgan;
@@ -8,9 +9,6 @@ use crate::{Error, Result};
 use shaders::Step;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
-
-/// Steps of the decoder between two looks at `cancel`.
-const DECODER_SLICE: usize = 4;
 
 /// What is to be drawn.
 #[derive(Clone)]
@@ -117,7 +115,7 @@ impl Session {
     /// masked, ends early, those of the device.
     pub fn generate(&mut self, draw: &Draw, mut on_row: impl FnMut(Row) -> ControlFlow<()>) -> Result<Generated> {
         draw.sampling.validate()?;
-        self.begin_call(draw.timeout);
+        self.pacer.begin(draw.timeout);
         let model = self.model.clone();
         let Some(q) = model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
             return Err(Error::Input {
@@ -151,7 +149,6 @@ impl Session {
         let mut tokens = Vec::new();
         let mut drawn = Drawn::new(self, draw)?;
         while !grid.is_full() {
-            self.boundary()?;
             let id = drawn.next(self, grid, prompt_tokens + tokens.len())?;
             tokens.push(id);
             match model.tokenizer.code_of(id) {
@@ -186,18 +183,17 @@ impl Session {
     }
 
     /// The picture of `codes`.
-    pub(super) fn decode_picture(&self, q: &Vqgan, codes: &[u32]) -> Result<RgbPicture> {
+    pub(super) fn decode_picture(&mut self, q: &Vqgan, codes: &[u32]) -> Result<RgbPicture> {
         self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(codes));
-        if let Some(plan) = &self.decoder {
-            plan.run_sliced(self.gpu(), DECODER_SLICE, || self.boundary())?;
+        if let Some(plan) = &mut self.decoder {
+            self.pacer.run(plan, Step::new(0, codes.len()))?;
         }
         self.drawn_picture(q.side(), q.out_channels)
     }
 
     /// What the decoder left, as 8-bit RGB: truncated, as published.
     pub(super) fn drawn_picture(&self, side: usize, channels: usize) -> Result<RgbPicture> {
-        let bytes = self.gpu().read(&self.buffers.drawn, (side * side * channels * 4) as u64)?;
-        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let values = self.read_values(&self.buffers.drawn, side * side * channels)?;
         let level = |v: f32| (255.0 * ((v.clamp(-1.0, 1.0) + 1.0) / 2.0)) as u8;
         // A picture with one channel is grey.
         let channel = |pixel: &[f32], c: usize| level(pixel[c.min(pixel.len() - 1)]);
@@ -208,8 +204,9 @@ impl Session {
 
 /// The tokens of a picture, one by one. Only what may come next can win.
 enum Drawn {
-    /// Chosen on the device, where the id stays: a step is submitted before the id of the one before is read.
-    Device { ahead: wgpu::SubmissionIndex, slot: usize },
+    /// Chosen on the device, where the id stays: if the pace allows it, a step is submitted before the id of the one
+    /// before is read.
+    Device { coming: Option<Coming> },
     /// Chosen by the host from the logits.
     Host { sampler: Sampler, masked: bool, last: Option<u32> },
 }
@@ -221,26 +218,29 @@ impl Drawn {
         if draw.sampling.temperature > 0.0 || whole {
             return Ok(Drawn::Host { sampler: Sampler::new(draw.sampling), masked: draw.masked, last: None });
         }
-        Ok(Drawn::Device { ahead: session.submit_id_copy(0), slot: 0 })
+        Ok(Drawn::Device { coming: Some(session.coming(0)) })
     }
 
     /// The next token of `grid`, which will stand at position `pos`.
-    fn next(&mut self, session: &Session, grid: Grid, pos: usize) -> Result<u32> {
+    fn next(&mut self, session: &mut Session, grid: Grid, pos: usize) -> Result<u32> {
         let rows = session.model.task(session.options.task)?.rows;
+        let also = |grid: Grid| rows.newline.filter(|_| grid.newline_may_follow()).unwrap_or(Step::NOTHING);
         match self {
-            Drawn::Device { ahead, slot } => {
-                let this = *slot;
-                let submission = ahead.clone();
+            Drawn::Device { coming } => {
+                let this = match coming.take() {
+                    Some(coming) => coming,
+                    None => {
+                        session.run_token(pos - 1, also(grid))?;
+                        session.coming(0)
+                    }
+                };
                 // The id about to be read is a code unless a newline may follow; after either of the two comes a code,
                 // since rows have more than one column.
                 let after = if grid.newline_may_follow() { grid.with_newline() } else { grid.with_code() };
                 if !after.is_full() {
-                    let also = rows.newline.filter(|_| after.newline_may_follow()).unwrap_or(Step::NOTHING);
-                    session.submit_token(pos, None, also);
-                    *slot = 1 - this;
-                    *ahead = session.submit_id_copy(*slot);
+                    *coming = session.token_ahead(pos, also(after), this.other_slot());
                 }
-                session.read_id(this, submission)
+                session.arrived(this)
             }
             Drawn::Host { sampler, masked, last } => {
                 if let Some(id) = *last {

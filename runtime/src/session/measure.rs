@@ -141,9 +141,9 @@ impl Session {
         })?;
         let encode_us = measured(reps, || {
             let start = Instant::now();
-            let submission = self.submit_token(prompt, None, Step::NOTHING);
+            let ahead = self.submit_token(prompt, Step::NOTHING);
             let us = ms(start) * 1e3;
-            self.gpu().wait(submission)?;
+            self.gpu().wait(ahead.submission)?;
             Ok(us)
         })?;
         let decoder_ms = if pictures { self.decoder_ms(reps)? } else { None };
@@ -168,7 +168,7 @@ impl Session {
     /// *Errors*: as [`Session::measure`].
     pub fn measure_kernels(&mut self, workload: &Workload) -> Result<Kernels> {
         let ids = self.begin(workload)?;
-        let by_kernel = |plan: &Plan, stage: &dyn Fn()| -> Result<Vec<KernelTime>> {
+        let by_kernel = |plan: &Plan, stage: &dyn Fn() -> Step| -> Result<Vec<KernelTime>> {
             let run = || {
                 stage();
                 plan.run_timed(self.gpu())
@@ -213,6 +213,7 @@ impl Session {
         if need > self.cache.positions {
             return Err(Error::ContextFull { need, have: self.cache.positions });
         }
+        self.pacer.begin(None);
         self.cached.clear();
         self.picture = None;
         let vocabulary = self.model.header.config.vocabulary.tokens;
@@ -235,8 +236,9 @@ impl Session {
         Ok(Some(image_ms))
     }
 
-    fn decoder_ms(&self, reps: usize) -> Result<Option<Measured>> {
-        let Some(q) = self.model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
+    fn decoder_ms(&mut self, reps: usize) -> Result<Option<Measured>> {
+        let model = self.model.clone();
+        let Some(q) = model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
             return Ok(None);
         };
         let codes: Vec<u32> = (0..q.codes_per_picture()).map(|i| (i * 7919 % q.codes) as u32).collect();

@@ -1,6 +1,6 @@
 //! An open model: weights on the device, shared by sessions.
 
-use super::{Footprint, SessionOptions};
+use super::{Footprint, Session, SessionOptions};
 use crate::file::{Container, hex};
 use crate::gpu::{self, Gpu};
 use crate::image::{Preprocess, RgbPicture};
@@ -53,6 +53,13 @@ pub struct ModelSummary {
 }
 
 impl OpenOptions {
+    fn report(&self, fraction: f32, stage: &'static str) -> Result<()> {
+        match self.progress.as_ref().map(|progress| progress(fraction.min(1.0), stage)) {
+            Some(ControlFlow::Break(())) => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
     fn wanted(&self) -> &[Task] {
         if self.tasks.is_empty() { &[Task::Ask] } else { &self.tasks }
     }
@@ -199,11 +206,8 @@ impl Model {
             }
         }
         let header = Header::read(container)?;
-        for task in options.wanted() {
-            if header.config.task(*task).is_none() {
-                let (path, name) = (container.path().display(), task.name());
-                return Err(Error::Task(format!("{path}: was made without `{name}`: quantize it with --tasks {name}")));
-            }
+        if let Some(problem) = header.lacks(options.wanted()) {
+            return Err(Error::Task(format!("{}: {problem}", container.path().display())));
         }
         let tokenizer = stored_tokenizer(container, &header)?;
         let preprocess = preprocess(&header.config).map_err(|problem| container.wrong(problem))?;
@@ -235,22 +239,50 @@ impl Model {
         let wanted = options.wanted();
         let gpu = options.on.clone().map_or_else(|| Gpu::open(&options.gpu), Ok)?;
         let config = &header.config;
-        let mut loader = Loader::new(&gpu, source, &header);
+        let whole = match source {
+            Source::File(container) => container.tensors().values().map(|t| t.bytes).sum(),
+            Source::Synthetic | Source::Planned => {
+                config.tensors().iter().flat_map(|s| s.layouts(&header.recipe)).map(|l| l.bytes()).sum::<u64>()
+            }
+        };
+        let mut done = 0;
+        let mut seen = |bytes: u64| {
+            done += bytes;
+            options.report(done as f32 / whole.max(1) as f32, "weights")
+        };
+        let mut loader = Loader::new(&gpu, source, &header, &mut seen);
+        let mut footprint = Footprint::default();
+        let mut before = 0;
+        // Allocated since it was asked before.
+        let mut since = |loader: &Loader| {
+            let bytes = loader.allocated_bytes() - before;
+            before += bytes;
+            bytes
+        };
         let phi3 = Phi3::load(&mut loader, config)?;
+        footprint.weights += since(&loader);
         let layers = wanted.iter().filter_map(|t| config.task(*t)).map(|t| t.vision_layers).max();
         let clip = config.vision.as_ref().map(|_| Clip::load(&mut loader, layers.unwrap_or(0))).transpose()?;
+        footprint.vision += since(&loader);
         let mut tasks = BTreeMap::new();
         for task in wanted {
             let (range, rows) = head_rows(config, *task, options.whole_head);
             let adapted = Adapted::load(&mut loader, config, *task, range)?;
+            let adapters = adapted.adapter_bytes();
+            footprint.adapters += adapters;
+            footprint.weights += since(&loader) - adapters;
             let projector = clip.as_ref().map(|_| Projector::load(&mut loader, *task)).transpose()?;
+            footprint.vision += since(&loader);
             let vqgan = config.vqgan.as_ref().filter(|_| *task == Task::Generate);
             let decoder = vqgan.map(|q| Decoder::load(&mut loader, q)).transpose()?;
+            footprint.image_decoder += since(&loader);
             tasks.insert(*task, TaskWeights { adapted, projector, rows, decoder });
         }
         loader.verify_rest()?;
-        log::info!("model {sha256}: {} MB on the device", gpu.allocated_bytes() >> 20);
-        let footprint = Footprint { weights: gpu.allocated_bytes(), ..Default::default() };
+        options.report(1.0, "ready")?;
+        if !gpu.is_imagined() {
+            log::info!("model {sha256}: {} MB on the device", footprint.total() >> 20);
+        }
         Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, footprint }))
     }
 
@@ -293,12 +325,24 @@ impl Model {
         self.gpu.trim()
     }
 
-    /// What a model with one session would take of a device's memory. Nothing is allocated.
+    /// What a model with one session would take of a device's memory, by the code that would allocate it: the model is
+    /// loaded, and the session made, on a device that is only thought of. It has no ceiling.
     ///
     /// *Errors*: as [`Model::open`] and [`Session::new`](crate::Session::new), but for those of allocation.
     pub fn plan(header: &Header, facts: &Facts, open: &OpenOptions, session: &SessionOptions) -> Result<Footprint> {
-        let _ = (header, facts, open, session);
-        Err(Error::Input { what: "plan".into(), problem: "not computed yet".into() })
+        let gpu =
+            open.on.as_ref().map_or_else(|| Gpu::imagined(facts, &open.gpu), |gpu| Ok(gpu.imagined_like_this()))?;
+        let model = Self::imagined(header, gpu, open)?;
+        Ok(Session::new(&model, session.clone())?.footprint())
+    }
+
+    /// The same model on a device that is only thought of.
+    fn imagined(header: &Header, gpu: Gpu, open: &OpenOptions) -> Result<Arc<Self>> {
+        header.lacks(open.wanted()).map_or(Ok(()), |problem| Err(Error::Task(problem)))?;
+        let open = OpenOptions { on: Some(gpu), progress: None, ..open.clone() };
+        let tokenizer = synthetic_tokenizer(Vocabulary { tokens: 2, codes: 0 });
+        let tokenizer = tokenizer.map_err(|problem| Error::Input { what: "tokenizer".into(), problem })?;
+        Self::load(Source::Planned, header.clone(), tokenizer, None, String::new(), &open)
     }
 
     pub(crate) fn task(&self, task: Task) -> Result<&TaskWeights> {

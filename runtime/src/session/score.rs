@@ -38,7 +38,7 @@ impl Session {
     /// Probability of a plain text, without any prompt around it. The cache is empty afterwards.
     ///
     /// *Errors*: [`Error::Input`] for a text of less than two tokens, [`Error::ContextFull`] for one longer than the
-    /// cache, those of the device.
+    /// cache, [`Error::Cancelled`], those of the device.
     pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
         self.needs_whole_head("text")?;
         let ids = self.model.tokenizer.encode(&[Piece::Text(text)], true)?;
@@ -63,15 +63,15 @@ impl Session {
         let normed = model.phi3.norm_all(&mut p, l, x);
         let all = p.fixed(&logits, rows, head_rows);
         p.matrix_into(&task.adapted.head, normed, all);
-        let plan = p.finish(&mut Pool::default(), &self.buffers.step)?;
+        let mut pool = Pool::default();
+        let mut plan = p.finish(&mut pool, &self.buffers.step)?;
 
+        self.pacer.begin(None);
         self.cached.clear();
         let (mut nll, mut pos) = (0.0, 0);
         for chunk in ids.chunks(rows) {
-            self.stage_chunk(pos, chunk);
-            let mut encoder = gpu.device().create_command_encoder(&Default::default());
-            plan.encode(&mut encoder);
-            gpu.submit(encoder);
+            let step = self.stage_chunk(pos, chunk);
+            self.pacer.run(&mut plan, step)?;
             let bytes = gpu.read(&logits, (chunk.len() * head_rows * 4) as u64)?;
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             for row in values.chunks_exact(head_rows) {
@@ -89,7 +89,7 @@ impl Session {
     /// *Errors*: as [`Session::ask`]; [`Error::Input`] for an empty choice, or a model that gives none a probability.
     pub fn choose(&mut self, request: &Request, choices: &[String]) -> Result<Judged> {
         self.check(request)?;
-        self.begin_call(request.timeout);
+        self.pacer.begin(request.timeout);
         let mut timings = Timings::default();
         let began = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
@@ -105,7 +105,6 @@ impl Session {
         let mut scores = Vec::new();
         timings.first_token_ms = ms(began);
         for choice in choices {
-            self.boundary()?;
             let ids = self.answer_ids(choice)?;
             if ids.is_empty() {
                 return Err(Error::Input { what: "--choices".into(), problem: "a choice is empty".into() });
