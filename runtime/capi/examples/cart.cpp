@@ -193,6 +193,7 @@ private:
 
         hgpt_ask_options options;
         hgpt_ask_options_init(&options, sizeof options);
+        options.max_tokens = 64; // a sentence or two
         options.timeout_ms = 60000;
         options.user_data = this;
         options.on_token = [](void *self, const hgpt_token *token) -> std::int32_t {

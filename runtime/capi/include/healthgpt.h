@@ -862,7 +862,10 @@ typedef struct hgpt_ask_options {
     float top_p;
     /** With a temperature: equal seeds give equal answers. */
     uint64_t seed;
-    /** The call ends as if cancelled when this time has passed, in milliseconds, wherever it is; 0 for no limit. */
+    /**
+     * The call ends as if cancelled when this time has passed, in milliseconds, wherever it is, paused or not; 0 for no
+     * limit.
+     */
     uint32_t timeout_ms;
     /** HGPT_ASK_*. */
     uint32_t flags;

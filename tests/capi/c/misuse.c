@@ -179,7 +179,7 @@ void misuse(void)
     IS(HGPT_ERROR_ARGUMENT, image_of(model, strange_format));
     IS(HGPT_ERROR_IMAGE, image_of(model, too_wide));
     IS(HGPT_ERROR_IMAGE, image_of(model, no_height));
-    IS(HGPT_ERROR_IMAGE, image_of(model, all_too_large));
+    IS(HGPT_ERROR_ARGUMENT, image_of(model, all_too_large));
     IS(HGPT_ERROR_ARGUMENT, image_of(model, too_many_rows));
     IS(HGPT_ERROR_ARGUMENT, image_of(model, short_stride));
     IS(HGPT_ERROR_ARGUMENT, image_of(model, long_stride));
