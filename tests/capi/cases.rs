@@ -10,6 +10,8 @@ use tests::{data, scratch, tiny};
 
 const SOURCES: [&str; 7] = ["check.c", "answers.c", "structs.c", "misuse.c", "stop.c", "threads.c", "growth.c"];
 
+const SANITIZERS: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+
 fn build(name: &str, more: &[&str]) -> PathBuf {
     golden::header(&scratch());
     let mut compile = compiler("gcc");
@@ -29,7 +31,8 @@ fn plain() -> &'static Path {
 fn sanitized() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        build("check-sanitized", &["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"])
+        let keep = source("keep.c");
+        build("check-sanitized", &[&SANITIZERS[..], &[text(&keep)]].concat())
     })
 }
 
@@ -37,7 +40,6 @@ fn sanitized() -> &'static Path {
 fn under_sanitizers(path: &Path) -> Command {
     let mut command = program(path);
     command.env("ASAN_OPTIONS", "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1");
-    // Leaks are told apart by the library that made them, so those must still be there at the end.
     command.env("LSAN_OPTIONS", format!("suppressions={}:print_suppressions=0", text(&source("leaks.supp"))));
     command.env("UBSAN_OPTIONS", "print_stacktrace=1");
     command
@@ -142,7 +144,7 @@ fn newcomer(command: &mut Command) {
 #[test]
 fn a_newcomers_program_is_clean_under_the_sanitizers() {
     let mut compile = compiler("gcc");
-    compile.args(["-std=c11", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]).arg(source("newcomer.c"));
+    compile.arg("-std=c11").args(SANITIZERS).args(["newcomer.c", "keep.c"].map(source));
     newcomer(&mut under_sanitizers(&link(&mut compile, "newcomer-sanitized")));
 }
 
