@@ -21,6 +21,8 @@ pub enum Usage {
     Uniform,
     /// Mapped for reading by the host.
     Readback,
+    /// Mapped for writing by the host.
+    Staging,
     /// Times as the device wrote them down.
     Queries,
 }
@@ -92,7 +94,8 @@ impl Gpu {
         Ok(Buffer(Arc::new(Owned { buffer, size, usage, account: self.inner.allocated_bytes.clone() })))
     }
 
-    fn allocate(&self, label: &str, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
+    /// Beside the account.
+    pub(super) fn allocate(&self, label: &str, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
         let allowed = match usage {
             Usage::Weights => BufferUsages::STORAGE | BufferUsages::COPY_DST,
             Usage::Activation => {
@@ -100,6 +103,7 @@ impl Gpu {
             }
             Usage::Uniform => BufferUsages::UNIFORM | BufferUsages::COPY_DST,
             Usage::Readback => BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+            Usage::Staging => BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
             Usage::Queries => BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC,
         };
         let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -168,11 +172,38 @@ impl Gpu {
     /// *Errors*: [`Error::DeviceLost`].
     pub(crate) fn map(&self, staging: &Buffer, bytes: u64, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
         let staging = staging.raw();
+        self.map_async(staging, wgpu::MapMode::Read, bytes.next_multiple_of(4), Some(submission))?;
+        let view = staging
+            .get_mapped_range(0..bytes.next_multiple_of(4))
+            .map_err(|e| Error::DeviceLost(super::one_line(&e.to_string())))?;
+        let mut copy = view.to_vec();
+        drop(view);
+        staging.unmap();
+        copy.truncate(bytes as usize);
+        Ok(copy)
+    }
+
+    /// Maps a whole staging buffer once `submission`, which copied from it, is through.
+    ///
+    /// *Errors*: [`Error::DeviceLost`].
+    pub(super) fn map_to_write(&self, staging: &wgpu::Buffer, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.map_async(staging, wgpu::MapMode::Write, staging.size(), submission)
+    }
+
+    fn map_async(
+        &self,
+        staging: &wgpu::Buffer,
+        mode: wgpu::MapMode,
+        bytes: u64,
+        submission: Option<wgpu::SubmissionIndex>,
+    ) -> Result<()> {
         let (send, receive) = mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, 0..bytes.next_multiple_of(4), move |result| {
+        staging.map_async(mode, 0..bytes, move |result| {
             let _ = send.send(result);
         });
-        self.wait(submission)?;
+        if let Some(submission) = submission {
+            self.wait(submission)?;
+        }
         // Another thread's poll may have taken the callback and not have run it yet.
         let start = Instant::now();
         let mapped = loop {
@@ -184,18 +215,11 @@ impl Gpu {
                 other => break other,
             }
         };
-        let lost = |what: String| Error::DeviceLost(what);
         match mapped {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(lost(error.to_string())),
-            Err(_) => return Err(lost("a result could not be read back".into())),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::DeviceLost(error.to_string())),
+            Err(_) => Err(Error::DeviceLost("a buffer could not be mapped".into())),
         }
-        let view = staging.get_mapped_range(0..bytes.next_multiple_of(4)).map_err(|e| lost(e.to_string()))?;
-        let mut copy = view.to_vec();
-        drop(view);
-        staging.unmap();
-        copy.truncate(bytes as usize);
-        Ok(copy)
     }
 
     pub(crate) fn unfit(&self, what: &str, need: String, have: String) -> Error {

@@ -7,13 +7,16 @@ mod cache;
 mod clock;
 mod pipeline;
 mod probe;
+mod selftest;
 mod trusted;
+mod upload;
 
 pub use adapter::{Found, Options, Search, list, search};
 pub use buffer::{Buffer, Usage};
 pub(crate) use clock::Clock;
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
+pub(crate) use upload::Upload;
 
 use crate::{Error, Result};
 use cache::Cache;
@@ -52,6 +55,8 @@ struct Inner {
     queue_turn: Mutex<()>,
     allocated_bytes: Arc<AtomicU64>,
     memory_bytes: Option<u64>,
+    #[cfg(feature = "faults")]
+    faulty_kernel: Mutex<Option<String>>,
 }
 
 impl Inner {
@@ -73,6 +78,8 @@ impl Inner {
             queue_turn: Mutex::default(),
             allocated_bytes: Arc::default(),
             memory_bytes: None,
+            #[cfg(feature = "faults")]
+            faulty_kernel: Mutex::default(),
         }
     }
 }

@@ -98,6 +98,20 @@ impl Gpu {
         Ok(seconds)
     }
 
+    /// What a case shows to be wrong on this device, in a line.
+    ///
+    /// *Errors*: those of compiling and running.
+    pub(super) fn fault(&self, kernel: &Kernel, variant: &Variant, case: &Case) -> Result<Option<String>> {
+        let outcomes = self.probe(kernel, variant, case)?;
+        let fault = |(outcome, output): (&Outcome, &shaders::Output)| {
+            if outcome.error > output.bound_of(variant) {
+                return Some(format!("{} of `{}` is off by NMSE {:e}", outcome.name, case.name, outcome.error));
+            }
+            (!outcome.in_bounds).then(|| format!("it writes behind {} of `{}`", outcome.name, case.name))
+        };
+        Ok(outcomes.iter().zip(&case.outputs).find_map(fault))
+    }
+
     /// Runs a case on this device and compares.
     ///
     /// *Errors*: those of compiling and running.

@@ -6,14 +6,12 @@ use super::synthetic;
 use super::tensors::{Kind, LINEARS, Spec};
 use crate::Result;
 use crate::file::{Container, Layout};
-use crate::gpu::{Buffer, Gpu, Usage};
+use crate::gpu::{Buffer, Gpu, Upload, Usage};
 use crate::plan::{Biased, HLora, Matrix, Norm, Shard, Vector};
 use shaders::Format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Staged on the host before waiting for the device.
-const STAGING_BYTES: u64 = 64 << 20;
 /// A shard has at most this much in one binding, whatever the device would allow.
 const SHARD_BYTES: u64 = 128 << 20;
 
@@ -80,7 +78,7 @@ pub(crate) struct Loader<'a> {
     header: &'a Header,
     specs: BTreeMap<String, Spec>,
     loaded: BTreeSet<String>,
-    staged_bytes: u64,
+    upload: Upload,
     allocated_bytes: u64,
     /// Sees how many bytes have been loaded or checked.
     seen: &'a mut dyn FnMut(u64) -> Result<()>,
@@ -95,7 +93,16 @@ impl<'a> Loader<'a> {
         seen: &'a mut dyn FnMut(u64) -> Result<()>,
     ) -> Self {
         let specs = header.config.tensors().into_iter().map(|s| (s.name.clone(), s)).collect();
-        Loader { gpu, source, header, specs, loaded: BTreeSet::new(), staged_bytes: 0, allocated_bytes: 0, seen }
+        Loader {
+            gpu,
+            source,
+            header,
+            specs,
+            loaded: BTreeSet::new(),
+            upload: Upload::new(gpu),
+            allocated_bytes: 0,
+            seen,
+        }
     }
 
     /// Bytes allocated on the device so far.
@@ -112,17 +119,6 @@ impl<'a> Loader<'a> {
     fn spec(&self, name: &str) -> (Kind, Format, Vec<Layout>) {
         let spec = self.specs.get(name).unwrap_or_else(|| panic!("`{name}` is not in the table of tensors"));
         (spec.kind, spec.format(&self.header.recipe), spec.layouts(&self.header.recipe))
-    }
-
-    /// Keeps what is staged on the host small.
-    fn staged(&mut self, bytes: u64) -> Result<()> {
-        (self.seen)(bytes)?;
-        self.staged_bytes += bytes;
-        if self.staged_bytes >= STAGING_BYTES {
-            self.staged_bytes = 0;
-            self.gpu.flush()?;
-        }
-        Ok(())
     }
 
     /// A norm, a bias, a table of f32.
@@ -187,14 +183,13 @@ impl<'a> Loader<'a> {
         }
         // Rows follow each other, so the shards are filled one after another.
         let (mut current, mut at) = (0, 0);
-        let (gpu, source) = (self.gpu, self.source);
-        source.stream(&layouts[0], row_bytes as usize, |mut piece| {
+        self.source.stream(&layouts[0], row_bytes as usize, |mut piece| {
             while !piece.is_empty() {
                 let shard = &shards[current];
                 let room = row_bytes * shard.rows as u64 - at;
                 let count = room.min(piece.len() as u64) as usize;
-                gpu.write(&shard.planes[0], at, &piece[..count]);
-                self.staged(count as u64)?;
+                self.upload.write(&shard.planes[0], at, &piece[..count])?;
+                (self.seen)(count as u64)?;
                 at += count as u64;
                 piece = &piece[count..];
                 if count as u64 == room {
@@ -220,27 +215,26 @@ impl<'a> Loader<'a> {
 
     /// One plane `[lines][rows][per row]` into the buffers of row ranges (first row, rows, buffer).
     fn plane(&mut self, plane: &Layout, rows: usize, parts: &[(usize, usize, Buffer)]) -> Result<()> {
-        let (gpu, source) = (self.gpu, self.source);
         let whole = matches!(parts, [(0, count, _)] if *count == rows);
         // In one piece the lines need not be taken apart.
         let per_row = if whole { 4 } else { per_row_bytes(plane, rows) };
         let line_bytes = if whole { 4 } else { per_row * rows };
         let mut at = 0;
         let mut line = 0;
-        source.stream(plane, line_bytes, |piece| {
+        self.source.stream(plane, line_bytes, |piece| {
             if whole {
-                gpu.write(&parts[0].2, at, piece);
+                self.upload.write(&parts[0].2, at, piece)?;
             } else {
                 for (i, bytes) in piece.chunks_exact(line_bytes).enumerate() {
                     for (row0, count, buffer) in parts {
                         let segment = &bytes[row0 * per_row..(row0 + count) * per_row];
-                        gpu.write(buffer, ((line + i) * count * per_row) as u64, segment);
+                        self.upload.write(buffer, ((line + i) * count * per_row) as u64, segment)?;
                     }
                 }
                 line += piece.len() / line_bytes;
             }
             at += piece.len() as u64;
-            self.staged(piece.len() as u64)
+            (self.seen)(piece.len() as u64)
         })?;
         self.loaded.insert(plane.name.clone());
         Ok(())
@@ -266,7 +260,7 @@ impl<'a> Loader<'a> {
 
     /// Checks the hashes of everything in the file that has not been loaded, so that a damaged file never answers.
     pub fn verify_rest(self) -> Result<()> {
-        self.gpu.flush()?;
+        self.upload.finish()?;
         let Source::File(container) = self.source else { return Ok(()) };
         let names = container.tensors().keys().filter(|name| !self.loaded.contains(*name));
         container.verify(&names.map(String::as_str).collect::<Vec<_>>(), self.seen)

@@ -39,6 +39,20 @@ struct Said {
     cancelled: bool,
     paused: bool,
     pace: Pace,
+    /// The call that runs has stopped at the pause.
+    waiting: bool,
+    #[cfg(feature = "faults")]
+    faults: Faults,
+}
+
+/// What tests make happen at a place that no clock finds again.
+#[cfg(feature = "faults")]
+#[derive(Clone, Copy, Default)]
+struct Faults {
+    /// The call is cancelled when it has been asked so often.
+    cancel_in: Option<usize>,
+    /// The clock is so much ahead.
+    ahead: Duration,
 }
 
 impl Control {
@@ -72,6 +86,11 @@ impl Control {
         self.said().pace
     }
 
+    /// Whether the call that runs has stopped at a pause: nothing of it is on the device.
+    pub fn is_waiting(&self) -> bool {
+        self.said().waiting
+    }
+
     fn said(&self) -> MutexGuard<'_, Said> {
         self.shared.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,8 +102,8 @@ impl Control {
 
     /// The pace that counts now; `None` if the call is to wait or to end.
     pub(crate) fn free(&self, deadline: Option<Instant>) -> Option<Pace> {
-        let said = *self.said();
-        let stopped = said.cancelled || said.paused || deadline.is_some_and(|d| d <= Instant::now());
+        let mut said = self.said();
+        let stopped = said.is_over(deadline) || said.paused;
         (!stopped).then_some(said.pace)
     }
 
@@ -99,10 +118,11 @@ impl Control {
     pub(crate) fn boundary(&self, idle: Option<Instant>, deadline: Option<Instant>) -> Result<Pace> {
         let mut said = self.said();
         loop {
-            let now = Instant::now();
-            if said.cancelled || deadline.is_some_and(|d| d <= now) {
+            said.waiting = false;
+            if said.is_over(deadline) {
                 return Err(Error::Cancelled);
             }
+            let now = Instant::now();
             let wake = if said.paused {
                 deadline
             } else {
@@ -111,11 +131,98 @@ impl Control {
                     Some(idle) => Some(deadline.map_or(idle, |d| d.min(idle))),
                 }
             };
+            said.waiting = said.paused;
             let changed = &self.shared.changed;
             said = match wake {
                 None => changed.wait(said).unwrap_or_else(PoisonError::into_inner),
-                Some(at) => changed.wait_timeout(said, at - now).unwrap_or_else(PoisonError::into_inner).0,
+                Some(at) => {
+                    let left = at.saturating_duration_since(now);
+                    changed.wait_timeout(said, left).unwrap_or_else(PoisonError::into_inner).0
+                }
             };
         }
+    }
+}
+
+impl Said {
+    /// Whether the call is to end.
+    fn is_over(&mut self, deadline: Option<Instant>) -> bool {
+        let now = Instant::now();
+        #[cfg(feature = "faults")]
+        let now = now + self.faults.ahead;
+        #[cfg(feature = "faults")]
+        if let Some(left) = &mut self.faults.cancel_in {
+            self.cancelled |= *left == 0;
+            *left = left.saturating_sub(1);
+        }
+        self.cancelled || deadline.is_some_and(|d| d <= now)
+    }
+}
+
+/// In test builds only.
+#[cfg(feature = "faults")]
+impl Control {
+    /// Cancels the call that runs, or the next one, where it looks at the control for the `n`th time, counted from 0;
+    /// `None`: does not.
+    pub fn cancel_at(&self, n: Option<usize>) {
+        self.say(|said| said.faults.cancel_in = n);
+    }
+
+    /// Lets time pass, as far as timeouts are concerned.
+    pub fn let_pass(&self, time: Duration) {
+        self.say(|said| said.faults.ahead += time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::{spawn, yield_now};
+
+    fn in_a_pause(end: impl FnOnce(&Control)) -> Result<Pace> {
+        let control = Control::new();
+        control.pause();
+        let waiting = control.clone();
+        let thread = spawn(move || waiting.boundary(None, None));
+        while !control.is_waiting() {
+            yield_now();
+        }
+        assert!(!thread.is_finished());
+        end(&control);
+        let ended = thread.join().unwrap();
+        assert!(!control.is_waiting());
+        ended
+    }
+
+    #[test]
+    fn a_pause_ends_by_resume_or_cancel() {
+        assert_eq!(in_a_pause(Control::resume), Ok(Pace::default()));
+        assert_eq!(in_a_pause(Control::cancel), Err(Error::Cancelled));
+    }
+
+    #[test]
+    fn a_pause_and_a_gap_end_by_the_deadline() {
+        let control = Control::new();
+        let soon = |ms| Some(Instant::now() + Duration::from_millis(ms));
+        control.pause();
+        assert_eq!(control.boundary(None, soon(1)), Err(Error::Cancelled));
+        control.resume();
+        assert_eq!(control.boundary(soon(60_000), soon(1)), Err(Error::Cancelled));
+        assert_eq!(control.boundary(soon(1), soon(60_000)), Ok(Pace::default()));
+    }
+
+    #[test]
+    fn what_was_said_before_a_call_counts_but_for_cancel() {
+        let control = Control::new();
+        control.cancel();
+        control.pause();
+        control.set_pace(Pace::UNLIMITED);
+        control.begin();
+        assert_eq!(control.free(None), None);
+        control.resume();
+        assert_eq!(control.free(None), Some(Pace::UNLIMITED));
+        assert_eq!(control.free(Some(Instant::now())), None);
+        control.cancel();
+        assert_eq!(control.free(None), None);
     }
 }

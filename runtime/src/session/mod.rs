@@ -14,7 +14,7 @@ pub use footprint::Footprint;
 pub use generate::{Draw, Generated, Grid, Row};
 pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
 pub use model::{Model, ModelSummary, OpenOptions, Picture, Progress};
-pub use score::{Judged, Perplexity};
+pub use score::{By, Judged, Perplexity};
 pub use trace::{Tensor, Trace, Values};
 
 use crate::gpu::{Buffer, Gpu, Usage};

@@ -311,11 +311,18 @@ impl Model {
         self.footprint
     }
 
-    /// Checks the device: every kernel that this model uses, on an input with a known answer. Takes milliseconds.
+    /// Checks the device: every kernel variant that sessions with this model use, on an input with a known answer.
     ///
     /// *Errors*: [`Error::Faulty`], those of the device.
     pub fn self_test(&self) -> Result<()> {
-        self.gpu.self_test()
+        let imagined = self.gpu.imagined_like_this();
+        for task in self.tasks.keys() {
+            // As small as a session can be: it has the same kernels.
+            let options = SessionOptions { task: *task, context: Some(2), ..Default::default() };
+            let open = OpenOptions { tasks: vec![*task], ..Default::default() };
+            Session::new(&Self::imagined(&self.header, imagined.clone(), &open)?, options)?;
+        }
+        self.gpu.self_test(&[&imagined, &self.gpu])
     }
 
     /// Gives back what can be made again: compiled kernels that no session uses.

@@ -7,6 +7,15 @@ use crate::text::{Piece, log_softmax_at};
 use crate::{Error, Result};
 use std::time::Instant;
 
+/// How a given text is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// As a prompt is, many tokens at once.
+    Chunk,
+    /// As an answer is, one token after another.
+    Token,
+}
+
 /// How well the model predicts a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Perplexity {
@@ -37,9 +46,19 @@ impl Perplexity {
 impl Session {
     /// Probability of a plain text, without any prompt around it. The cache is empty afterwards.
     ///
+    /// *Errors*: as [`Session::predict`].
+    pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
+        let mut nll = 0.0;
+        let tokens = self.predict(text, By::Chunk, |logits, next| nll -= log_softmax_at(logits, next))?;
+        Ok(Perplexity { tokens, nll })
+    }
+
+    /// Runs a plain text, without any prompt around it, and hands over the logits `[vocabulary rows]` after each token but
+    /// the last, with the token that does follow. Returns the tokens of the text. The cache is empty afterwards.
+    ///
     /// *Errors*: [`Error::Input`] for a text of less than two tokens, [`Error::ContextFull`] for one longer than the
     /// cache, [`Error::Cancelled`], those of the device.
-    pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
+    pub fn predict(&mut self, text: &str, by: By, mut take: impl FnMut(&[f32], u32)) -> Result<usize> {
         self.needs_whole_head("text")?;
         let ids = self.model.tokenizer.encode(&[Piece::Text(text)], true)?;
         if ids.len() < 2 {
@@ -48,15 +67,30 @@ impl Session {
         if ids.len() > self.cache.positions {
             return Err(Error::ContextFull { need: ids.len(), have: self.cache.positions });
         }
-        let gpu = self.model.gpu.clone();
+        self.pacer.begin(None);
+        self.cached.clear();
+        match by {
+            By::Chunk => self.predict_by_chunk(&ids, take)?,
+            By::Token => {
+                for (pos, pair) in ids.windows(2).enumerate() {
+                    self.feed(pos, pair[0])?;
+                    take(&self.logits()?, pair[1]);
+                }
+            }
+        }
+        Ok(ids.len())
+    }
+
+    fn predict_by_chunk(&mut self, ids: &[u32], mut take: impl FnMut(&[f32], u32)) -> Result<()> {
         let model = self.model.clone();
+        let gpu = &model.gpu;
         let task = model.task(self.options.task)?;
         let l = &model.header.config.language;
         let head_rows = task.adapted.head.rows;
         // Logits of every row, so fewer rows at once than for a prompt.
         let rows = self.chunk.min(32);
         let logits = gpu.buffer("all logits", (rows * head_rows * 4) as u64, Usage::Activation)?;
-        let mut p = Builder::new(&gpu, rows, false);
+        let mut p = Builder::new(gpu, rows, false);
         let tokens = p.fixed(&self.buffers.chunk_tokens, rows, 1);
         let x = p.embed(tokens, &task.adapted.embed, &self.buffers.picture);
         model.phi3.layers(&mut p, l, &task.adapted, self.options.adapter, &self.cache, x);
@@ -66,9 +100,7 @@ impl Session {
         let mut pool = Pool::default();
         let mut plan = p.finish(&mut pool, &self.buffers.step)?;
 
-        self.pacer.begin(None);
-        self.cached.clear();
-        let (mut nll, mut pos) = (0.0, 0);
+        let mut pos = 0;
         for chunk in ids.chunks(rows) {
             let step = self.stage_chunk(pos, chunk);
             self.pacer.run(&mut plan, step)?;
@@ -77,11 +109,11 @@ impl Session {
             for row in values.chunks_exact(head_rows) {
                 pos += 1;
                 if let Some(next) = ids.get(pos) {
-                    nll -= log_softmax_at(&self.for_every_id(row.to_vec()), *next);
+                    take(&self.for_every_id(row.to_vec()), *next);
                 }
             }
         }
-        Ok(Perplexity { tokens: ids.len(), nll })
+        Ok(())
     }
 
     /// Probability of each of `choices` as the whole answer to a question, among these choices.
