@@ -3,12 +3,13 @@
 use crate::golden;
 use crate::tools::{compiler, has, link, program, run, run_silent, source, text};
 use runtime::image::{Options, decode};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use tests::{data, scratch, tiny};
 
-const SOURCES: [&str; 7] = ["check.c", "answers.c", "structs.c", "misuse.c", "stop.c", "threads.c", "growth.c"];
+const SOURCES: [&str; 7] = ["check.c", "answers.c", "structs.c", "misuse.c", "stop.c", "threads.c", "logs.c"];
 
 const SANITIZERS: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
 
@@ -16,7 +17,7 @@ fn build(name: &str, more: &[&str]) -> PathBuf {
     golden::header(&scratch());
     let mut compile = compiler("gcc");
     compile.args(["-std=c11", "-D_GNU_SOURCE"]).args(more).arg("-I").arg(scratch());
-    compile.args(SOURCES.map(source)).arg(source("logs.c")).arg("-lm");
+    compile.args(SOURCES.map(source)).arg("-lm");
     link(&mut compile, name)
 }
 
@@ -78,9 +79,38 @@ fn a_thousand_cancels_at_random_times() {
     case(&mut program(plain()), "cancelling", 1000, None);
 }
 
+/// Bytes that the driver may leave behind in each round and still count as one that leaves nothing.
+const DRIVER_LEAVES: i64 = 1024;
+
 #[test]
-fn a_hundred_rounds_of_opening_and_closing_do_not_grow() {
-    case(&mut program(plain()), "growth", 100, None);
+fn rounds_of_opening_and_closing_do_not_grow() {
+    let tight = std::env::var_os("HEALTHGPT_DRIVER_IS_TIGHT").is_some();
+    // Enough for the heap, of which every byte is known.
+    let rounds: i64 = if tight { 100 } else { 30 };
+    let (growth, heap) = (source("growth.c"), source("heap.c"));
+    let path = build("check-growth", &["-DGROWTH", "-fno-builtin", text(&growth), text(&heap)]);
+    let table = scratch().join("growth.txt");
+    let mut command = program(&path);
+    // One heap for all threads: what threads leave in heaps of their own is not to be told from growth.
+    case(command.env("MALLOC_ARENA_MAX", "1"), "growth", rounds as usize, Some(&table));
+    let table = std::fs::read_to_string(table).expect("numbers");
+    let rows: Vec<Vec<i64>> =
+        table.lines().map(|l| l.split(' ').map(|n| n.parse().expect("a number")).collect()).collect();
+    let (first, last) = (&rows[0], &rows[rows.len() - 1]);
+    let [ours, theirs, resident] = [0, 1, 2].map(|column| (first[column], last[column]));
+    // A lock's table of waiting threads grows once when there are more of them than ever before.
+    const ONCE: i64 = 2048;
+    assert!(ours.1 * 100 <= ours.0 * 102 + ONCE * 100, "the library's heap grows: {table}");
+
+    let left = (theirs.1 - theirs.0) / (rounds - rounds / 10);
+    if left > DRIVER_LEAVES {
+        // Mesa before 23 does; `cargo xtask test` runs this on Mesa 25, too.
+        assert!(!tight, "the driver leaves {left} bytes a round");
+        let why = format!("NOTE: this driver leaves {left} bytes on the heap in each round; memory in use is not judged");
+        let _ = writeln!(std::io::stderr(), "{why}");
+        return;
+    }
+    assert!(resident.1 * 100 <= resident.0 * 102, "memory in use grows: {table}");
 }
 
 #[test]

@@ -1,6 +1,10 @@
 /* check CASE MODEL PICTURE [COUNT] [OUTPUT]: runs one case; silent and 0 if all is as it should be. */
 #include "check.h"
 
+#ifdef GROWTH
+void growth(void);
+#endif
+
 const char *model_path, *picture_path, *output_path;
 long count;
 
@@ -139,6 +143,9 @@ int main(int argc, char **argv)
         return 0; \
     }
     CASES(RUN)
+#ifdef GROWTH
+    RUN(growth)
+#endif
     fprintf(stderr, "there is no case %s\n", argv[1]);
     return 2;
 }

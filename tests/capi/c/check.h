@@ -49,7 +49,7 @@ int error_says(const char *words);
 
 #define CASES(X) \
     X(answers) X(choices) X(drawing) X(structs) X(misuse) X(handles) X(stopping) X(cancelling) X(drawing_stopped) \
-    X(pausing) X(threads) X(growth) X(logs) X(offline)
+    X(pausing) X(threads) X(logs) X(offline)
 
 #define DECLARE(name) void name(void);
 CASES(DECLARE)

@@ -15,26 +15,37 @@ static long resident(void)
     return in_use * sysconf(_SC_PAGESIZE);
 }
 
+/* Writes a line for each tenth of the rounds: bytes on the heap of the library, of others, and bytes of memory in use. */
 void growth(void)
 {
+    FILE *file = fopen(output_path, "w");
     hgpt_ask_options options;
     long round;
 
+    CHECK(file != NULL);
     heap_begin();
     hgpt_ask_options_init(&options, sizeof options);
     options.max_tokens = 2;
-    for (round = 0; round < count; ++round) {
+    for (round = 1; round <= count; ++round) {
         hgpt_runtime *runtime = new_runtime();
         hgpt_model *model = open_model(runtime);
         hgpt_image *image = open_image(model);
-        hgpt_session *session = new_session(model);
+        hgpt_memory before, after;
+        hgpt_session *session;
 
+        before.struct_size = after.struct_size = sizeof before;
+        OK(hgpt_model_memory(model, &before));
+        session = new_session(model);
         OK(hgpt_session_set_image(session, image));
         OK(hgpt_session_ask(session, GOLDEN_QUESTION, HGPT_NUL_TERMINATED, &options));
         hgpt_session_destroy(session);
         hgpt_image_release(image);
+        OK(hgpt_model_memory(model, &after));
+        CHECK(after.total == before.total);
         hgpt_model_close(model);
         hgpt_runtime_destroy(runtime);
-        printf("%ld ours %ld theirs %ld resident %ld\n", round, heap_ours(), heap_theirs(), resident());
+        if (round * 10 % count == 0)
+            CHECK(fprintf(file, "%ld %ld %ld\n", heap_ours(), heap_theirs(), resident()) > 0);
     }
+    CHECK(fclose(file) == 0);
 }

@@ -1,11 +1,11 @@
 /* Counts the bytes that the library holds, and those that others hold (drivers above all): every allocation of the
  * process comes by here, and is told by its caller. */
-#define _GNU_SOURCE
 #include "heap.h"
 
 #include <link.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 void *__libc_malloc(size_t);
@@ -14,13 +14,13 @@ void *__libc_realloc(void *, size_t);
 void *__libc_memalign(size_t, size_t);
 void __libc_free(void *);
 
-/* Blocks by address, in a table that is never full enough to be slow. */
-#define PLACES (1u << 22)
+/* Blocks by address: a table with linear probing, large enough to stay mostly empty. */
+#define PLACES (1u << 20)
 static struct {
     uintptr_t address;
-    size_t size; /* the lowest bit: the library's */
+    size_t size; /* doubled; the lowest bit: the library's */
 } table[PLACES];
-static const uintptr_t GONE = 1;
+static size_t filled;
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static uintptr_t from, to;
 static long ours, theirs;
@@ -42,6 +42,11 @@ static int find(struct dl_phdr_info *info, size_t size, void *unused)
     return 1;
 }
 
+static size_t home(uintptr_t address)
+{
+    return (address / 16 * 2654435761u) % PLACES;
+}
+
 static void *came(void *block, size_t size, void *caller)
 {
     uintptr_t address = (uintptr_t)block;
@@ -50,7 +55,9 @@ static void *came(void *block, size_t size, void *caller)
     if (block == NULL || to == 0)
         return block;
     pthread_mutex_lock(&turn);
-    for (at = address / 16 * 2654435761u % PLACES; table[at].address > GONE; at = (at + 1) % PLACES)
+    if (++filled == PLACES / 2)
+        abort();
+    for (at = home(address); table[at].address != 0; at = (at + 1) % PLACES)
         ;
     table[at].address = address;
     table[at].size = size << 1 | own;
@@ -62,23 +69,35 @@ static void *came(void *block, size_t size, void *caller)
 static void goes(void *block)
 {
     uintptr_t address = (uintptr_t)block;
-    size_t at;
+    size_t hole, at;
 
     if (block == NULL || to == 0)
         return;
     pthread_mutex_lock(&turn);
-    for (at = address / 16 * 2654435761u % PLACES; table[at].address != 0; at = (at + 1) % PLACES) {
-        if (table[at].address == address) {
-            *(table[at].size & 1 ? &ours : &theirs) -= (long)(table[at].size >> 1);
-            table[at].address = GONE;
-            break;
+    for (hole = home(address); table[hole].address != 0 && table[hole].address != address;)
+        hole = (hole + 1) % PLACES;
+    /* One from before the counting is not there. */
+    if (table[hole].address != 0) {
+        *(table[hole].size & 1 ? &ours : &theirs) -= (long)(table[hole].size >> 1);
+        --filled;
+        /* What was put further on for want of this place moves up. */
+        for (at = (hole + 1) % PLACES; table[at].address != 0; at = (at + 1) % PLACES) {
+            size_t wanted = home(table[at].address);
+            if ((at - wanted) % PLACES >= (at - hole) % PLACES) {
+                table[hole] = table[at];
+                hole = at;
+            }
         }
+        table[hole].address = 0;
     }
     pthread_mutex_unlock(&turn);
 }
 
 void heap_begin(void)
 {
+    /* So that the table's own pages are there from the start. */
+    memset(table, 1, sizeof table);
+    memset(table, 0, sizeof table);
     dl_iterate_phdr(find, NULL);
 }
 
