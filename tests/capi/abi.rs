@@ -10,12 +10,12 @@ fn the_header_is_c_and_cpp_of_every_age_alone_and_twice() {
     let alone = tests::scratch().join("alone.c");
     std::fs::write(&alone, "#include <healthgpt.h>\ntypedef int something;\n").expect("written");
     let twice = tests::scratch().join("twice.c");
-    std::fs::write(&twice, "#include <healthgpt.h>\n#include <healthgpt.h>\ntypedef int something;\n").expect("written");
+    std::fs::write(&twice, "#include <healthgpt.h>\n#include <healthgpt.h>\ntypedef int something;\n")
+        .expect("written");
     for compilers in [["gcc", "g++"], ["clang", "clang++"]] {
-        for (name, language, standards) in [
-            (compilers[0], "c", ["c99", "c11"]),
-            (compilers[1], "c++", ["c++11", "c++20"]),
-        ] {
+        for (name, language, standards) in
+            [(compilers[0], "c", ["c99", "c11"]), (compilers[1], "c++", ["c++11", "c++20"])]
+        {
             if !has(name) {
                 continue;
             }

@@ -106,7 +106,8 @@ fn rounds_of_opening_and_closing_do_not_grow() {
     if left > DRIVER_LEAVES {
         // Mesa before 23 does; `cargo xtask test` runs this on Mesa 25, too.
         assert!(!tight, "the driver leaves {left} bytes a round");
-        let why = format!("NOTE: this driver leaves {left} bytes on the heap in each round; memory in use is not judged");
+        let why =
+            format!("NOTE: this driver leaves {left} bytes on the heap in each round; memory in use is not judged");
         let _ = writeln!(std::io::stderr(), "{why}");
         return;
     }

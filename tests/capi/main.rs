@@ -7,6 +7,6 @@ mod examples;
 mod golden;
 mod header;
 #[path = "../../xtask/src/package.rs"]
-#[expect(dead_code, reason = "the rest is for `cargo xtask dist`")]
 mod package;
+mod parts;
 mod tools;

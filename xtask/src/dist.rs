@@ -1,6 +1,6 @@
 //! `cargo xtask dist`: the C library as it is handed out, in `target/dist`. `cargo xtask header`: its header anew.
 
-use crate::package::{Parts, lay_out};
+use crate::package::{Parts, host, lay_out};
 use crate::{Result, cargo, root, run as step};
 use std::process::Command;
 
@@ -31,14 +31,6 @@ pub fn run() -> Result {
 pub fn header() -> Result {
     let mut test = cargo(&["test", "-q", "-p", "tests", "--test", "capi", "the_header_is"]);
     step("include/healthgpt.h", test.env("UPDATE_HEADER", "1"))
-}
-
-/// The target that cargo builds for by itself.
-fn host() -> Result<String> {
-    let output = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc: {e}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find_map(|l| l.strip_prefix("host: "));
-    line.map(str::to_string).ok_or_else(|| "rustc names no host".into())
 }
 
 /// The latest version of the C library that a symbol asks for: the oldest system that will do.

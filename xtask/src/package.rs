@@ -82,6 +82,14 @@ pub fn lay_out(root: &Path, built: &Path, to: &Path, version: &str) -> Result<()
     copy(&root.join("docs/c-library.md"), &doc.join("c-library.md"))
 }
 
+/// The target that cargo builds for by itself.
+pub fn host() -> Result<String, String> {
+    let output = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|l| l.strip_prefix("host: "));
+    line.map(str::to_string).ok_or_else(|| "rustc names no host".into())
+}
+
 /// A crate that the library is made of.
 struct Part {
     id: String,
@@ -127,9 +135,8 @@ impl Parts {
         let nodes: BTreeMap<&str, &Value> =
             metadata["resolve"]["nodes"].as_array()?.iter().filter_map(|n| Some((n["id"].as_str()?, n))).collect();
         let linked = |id: &str| -> Vec<String> {
-            let is_linked = |d: &&Value| {
-                d["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|k| k["kind"].is_null()))
-            };
+            let is_linked =
+                |d: &&Value| d["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|k| k["kind"].is_null()));
             // A macro runs in the compiler; nothing of it is in the library.
             let is_macro = |id: &str| {
                 let kinds = packages.get(id).and_then(|p| p["targets"].as_array());
@@ -189,7 +196,8 @@ impl Parts {
             component
         };
         let depends = |p: &Part| {
-            let on: BTreeSet<String> = p.uses.iter().filter_map(|id| by_id.get(id.as_str())).map(|p| reference(p)).collect();
+            let on: BTreeSet<String> =
+                p.uses.iter().filter_map(|id| by_id.get(id.as_str())).map(|p| reference(p)).collect();
             json!({"ref": reference(p), "dependsOn": on})
         };
         let (library, others): (Vec<_>, Vec<_>) = self.parts.iter().partition(|p| p.name == LIBRARY);

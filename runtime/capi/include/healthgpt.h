@@ -473,7 +473,8 @@ HGPT_API hgpt_status hgpt_model_memory(hgpt_model *model, hgpt_memory *out);
 
 /**
  * Checks the device: runs every kernel that the model uses on an input whose answer is known. For the start of a shift,
- * or when an answer looks odd. Sessions may go on meanwhile.
+ * or when an answer looks odd. Sessions may go on meanwhile. Needs a few megabytes of the device while it runs, beyond
+ * hgpt_model_plan: within a tight memory_budget run it before the sessions are made.
  *
  * Thread: any.
  * On failure: HGPT_ERROR_DEVICE_FAULTY names the kernel. The model is as before, and should not be used.

@@ -129,8 +129,7 @@ pub unsafe extern "C" fn hgpt_session_ask(
     options: *const hgpt_ask_options,
 ) -> hgpt_status {
     // SAFETY: pointers are NULL or as the header says.
-    let (session, question, options) =
-        unsafe { (Ref::new(session), Text::new(question, length), In::new(options)) };
+    let (session, question, options) = unsafe { (Ref::new(session), Text::new(question, length), In::new(options)) };
     entry::call("hgpt_session_ask", session, |session| {
         let question = not_empty("question", question.get("question")?)?;
         let options = options.read()?;
@@ -156,8 +155,7 @@ pub unsafe extern "C" fn hgpt_session_answer(
     needed: *mut usize,
 ) -> hgpt_status {
     // SAFETY: pointers are NULL or as the header says.
-    let (session, text, needed) =
-        unsafe { (Ref::new(session), TextOut::new(text, capacity), Out::new(needed, 0)) };
+    let (session, text, needed) = unsafe { (Ref::new(session), TextOut::new(text, capacity), Out::new(needed, 0)) };
     entry::call("hgpt_session_answer", session, |session| {
         needed.require("needed")?;
         text.write_all(&session.state()?.answered.text, &needed)
@@ -332,8 +330,7 @@ impl State {
     fn score(&mut self, question: &str, choices: &[String]) -> Result<Vec<f64>> {
         let turns = self.turns_with(question);
         let image = self.image.clone();
-        let request =
-            Request { picture: image.as_ref().map(|image| &image.picture), ..Request::new(&turns) };
+        let request = Request { picture: image.as_ref().map(|image| &image.picture), ..Request::new(&turns) };
         let judged = self.session.choose(&request, choices)?;
         self.stats.prompt_tokens = judged.prompt_tokens as u32;
         self.stats.image_us = micros_of_ms(judged.timings.image_ms);
@@ -386,4 +383,3 @@ impl Streamed {
         self.tokens
     }
 }
-

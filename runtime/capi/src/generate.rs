@@ -130,12 +130,11 @@ impl State {
             timeout: limit,
         };
         let listener = Progress { function: options.progress, user_data: UserData(options.user_data) };
-        let drawn = self.session.generate(&draw, |row| {
-            match listener.tell(row.done as f32 / row.of.max(1) as f32, "codes") {
+        let drawn =
+            self.session.generate(&draw, |row| match listener.tell(row.done as f32 / row.of.max(1) as f32, "codes") {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
-            }
-        });
+            });
         let drawn = drawn.map_err(|error| match error {
             runtime::Error::Cancelled => cancelled(start, limit),
             error => error.into(),
@@ -182,7 +181,7 @@ mod tests {
     fn a_picture_is_written_in_every_format_and_gaps_are_left_alone() {
         let picture = RgbPicture { width: 1, height: 2, pixels: vec![10, 20, 30, 255, 255, 255], region: None };
         let written = |format, stride: usize| {
-            let mut bytes = vec![7; stride * 2];
+            let mut bytes = vec![7_u8; stride * 2];
             let to = unsafe { BytesOut::new(bytes.as_mut_ptr().cast(), bytes.len()) };
             write(&picture, format, stride, &to);
             bytes

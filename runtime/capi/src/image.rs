@@ -1,9 +1,7 @@
 //! Images: pictures made ready for the model.
 
 use crate::entry;
-use crate::error::{
-    Failure, HGPT_BUFFER_TOO_SMALL, HGPT_ERROR_IMAGE, Result, hgpt_status,
-};
+use crate::error::{Failure, HGPT_BUFFER_TOO_SMALL, HGPT_ERROR_IMAGE, Result, hgpt_status};
 use crate::handle::{self, Handle, Inner, Poison, Ref};
 use crate::model::{Model, hgpt_model};
 use crate::records::Sink;
@@ -173,9 +171,8 @@ pub unsafe extern "C" fn hgpt_image_from_bytes(
     out: *mut *mut hgpt_image,
 ) -> hgpt_status {
     // SAFETY: pointers are NULL or as the header says.
-    let (model, data, options, out) = unsafe {
-        (Ref::new(model), Bytes::new(data, size), In::new(options), Out::new(out, std::ptr::null_mut()))
-    };
+    let (model, data, options, out) =
+        unsafe { (Ref::new(model), Bytes::new(data, size), In::new(options), Out::new(out, std::ptr::null_mut())) };
     entry::call("hgpt_image_from_bytes", model, |model| {
         out.require("out")?;
         let (data, options) = (data.get("data")?, options.read()?);
@@ -307,7 +304,9 @@ pub(crate) fn checked_stride(width: u32, height: u32, format: u32, stride: u64, 
     let needed = stride.checked_mul(rows).and_then(|bytes| bytes.checked_add(row as u64));
     match needed {
         Some(needed) if needed <= size => Ok(stride as usize),
-        Some(needed) => Err(Failure::new(HGPT_BUFFER_TOO_SMALL, format!("the pixels need {needed} bytes, there are {size}"))),
+        Some(needed) => {
+            Err(Failure::new(HGPT_BUFFER_TOO_SMALL, format!("the pixels need {needed} bytes, there are {size}")))
+        }
         None => Err(Failure::argument("stride", format!("{stride} for {height} rows is more than any memory"))),
     }
 }
@@ -359,7 +358,10 @@ impl Window {
     fn new(pixels: &hgpt_pixels) -> Result<Self> {
         let (center, width) = (f64::from(pixels.window_center), f64::from(pixels.window_width));
         if !center.is_finite() || !width.is_finite() || (width != 0.0 && width < 1.0) {
-            return Err(Failure::argument("window", format!("{center}, {width} is not a number and a width from 1 up")));
+            return Err(Failure::argument(
+                "window",
+                format!("{center}, {width} is not a number and a width from 1 up"),
+            ));
         }
         Ok(if width == 0.0 { Window::Whole } else { Window::Linear { center, width } })
     }
@@ -394,9 +396,7 @@ mod tests {
     fn every_format_becomes_rgb_and_gaps_are_skipped() {
         let grey = rgb(|p| (p.format, p.stride) = (HGPT_PIXELS_GRAY8, 3), &[1, 2, 99, 3, 4]).unwrap();
         assert_eq!(grey, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
-        let one = |format, data: &[u8]| {
-            rgb(|p| (p.format, p.width, p.height) = (format, 1, 1), data).unwrap()
-        };
+        let one = |format, data: &[u8]| rgb(|p| (p.format, p.width, p.height) = (format, 1, 1), data).unwrap();
         assert_eq!(one(HGPT_PIXELS_RGB8, &[1, 2, 3]), [1, 2, 3]);
         assert_eq!(one(HGPT_PIXELS_BGR8, &[1, 2, 3]), [3, 2, 1]);
         assert_eq!(one(HGPT_PIXELS_RGBA8, &[1, 2, 3, 9]), [1, 2, 3]);

@@ -32,9 +32,10 @@ mod plan;
 mod runtime;
 mod session;
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;
 
+pub use self::runtime::*;
 pub use ask::*;
 pub use device::*;
 pub use error::*;
@@ -42,7 +43,6 @@ pub use generate::*;
 pub use image::*;
 pub use model::*;
 pub use plan::*;
-pub use self::runtime::*;
 pub use session::*;
 pub use structs::{Field, Layout};
 

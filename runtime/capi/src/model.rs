@@ -238,9 +238,8 @@ pub unsafe extern "C" fn hgpt_model_open_memory(
     out: *mut *mut hgpt_model,
 ) -> hgpt_status {
     // SAFETY: pointers are NULL or as the header says.
-    let (runtime, data, options, out) = unsafe {
-        (Ref::new(runtime), Bytes::new(data, size), In::new(options), Out::new(out, std::ptr::null_mut()))
-    };
+    let (runtime, data, options, out) =
+        unsafe { (Ref::new(runtime), Bytes::new(data, size), In::new(options), Out::new(out, std::ptr::null_mut())) };
     entry::call("hgpt_model_open_memory", runtime, |runtime| {
         out.require("out")?;
         let data = data.get("data")?;
@@ -283,7 +282,8 @@ pub unsafe extern "C" fn hgpt_model_memory(model: *mut hgpt_model, out: *mut hgp
 }
 
 /// Checks the device: runs every kernel that the model uses on an input whose answer is known. For the start of a shift,
-/// or when an answer looks odd. Sessions may go on meanwhile.
+/// or when an answer looks odd. Sessions may go on meanwhile. Needs a few megabytes of the device while it runs, beyond
+/// hgpt_model_plan: within a tight memory_budget run it before the sessions are made.
 ///
 /// Thread: any.
 /// On failure: HGPT_ERROR_DEVICE_FAULTY names the kernel. The model is as before, and should not be used.

@@ -63,8 +63,7 @@ impl Tray {
         let of = |names: &[&str]| names.iter().any(|name| metadata.target().starts_with(name));
         let level = metadata.level();
         level <= self.sink.level
-            && (of(&["runtime", "devices", "shaders", "healthgpt"])
-                || (level <= Level::Warn && of(&["wgpu", "naga"])))
+            && (of(&["runtime", "devices", "shaders", "healthgpt"]) || (level <= Level::Warn && of(&["wgpu", "naga"])))
     }
 
     /// Calls back with every line that waits.

@@ -273,11 +273,7 @@ pub unsafe extern "C" fn hgpt_session_resume(session: *mut hgpt_session) -> hgpt
 ///
 /// Thread: any, also while a call runs and from inside a callback; not once hgpt_session_destroy has begun.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hgpt_session_set_pace(
-    session: *mut hgpt_session,
-    slice_us: u32,
-    gap_us: u32,
-) -> hgpt_status {
+pub unsafe extern "C" fn hgpt_session_set_pace(session: *mut hgpt_session, slice_us: u32, gap_us: u32) -> hgpt_status {
     // SAFETY: NULL or as the header says.
     let session = unsafe { Ref::new(session) };
     entry::call("hgpt_session_set_pace", session, |session| {
@@ -316,8 +312,7 @@ pub unsafe extern "C" fn hgpt_session_report(
     needed: *mut usize,
 ) -> hgpt_status {
     // SAFETY: pointers are NULL or as the header says.
-    let (session, text, needed) =
-        unsafe { (Ref::new(session), TextOut::new(text, capacity), Out::new(needed, 0)) };
+    let (session, text, needed) = unsafe { (Ref::new(session), TextOut::new(text, capacity), Out::new(needed, 0)) };
     entry::call("hgpt_session_report", session, |session| {
         needed.require("needed")?;
         text.write_all(&session.state()?.report(), &needed)
@@ -488,7 +483,9 @@ pub(crate) fn session_options(options: &hgpt_session_options, first: Task) -> Re
         0 => first,
         HGPT_TASK_ASK => Task::Ask,
         HGPT_TASK_GENERATE => Task::Generate,
-        other => return Err(Failure::argument("task", format!("{other} is neither HGPT_TASK_ASK nor HGPT_TASK_GENERATE"))),
+        other => {
+            return Err(Failure::argument("task", format!("{other} is neither HGPT_TASK_ASK nor HGPT_TASK_GENERATE")));
+        }
     };
     let kv = match options.kv_format {
         HGPT_KV_F16 => KvFormat::F16,

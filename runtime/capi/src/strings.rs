@@ -58,7 +58,8 @@ impl<'a> Text<'a> {
         }
         // SAFETY: promised to `new`.
         let bytes = unsafe { std::slice::from_raw_parts(self.pointer.cast::<u8>(), length) };
-        let not_utf8 = |e: std::str::Utf8Error| Failure::argument(what, format!("is not UTF-8 at byte {}", e.valid_up_to()));
+        let not_utf8 =
+            |e: std::str::Utf8Error| Failure::argument(what, format!("is not UTF-8 at byte {}", e.valid_up_to()));
         std::str::from_utf8(bytes).map(Some).map_err(not_utf8)
     }
 
@@ -228,7 +229,9 @@ mod tests {
 
     #[test]
     fn texts_are_checked() {
-        let get = |bytes: &[u8], length| unsafe { Text::new(bytes.as_ptr().cast(), length) }.get("question").map(str::to_string);
+        let get = |bytes: &[u8], length| {
+            unsafe { Text::new(bytes.as_ptr().cast(), length) }.get("question").map(str::to_string)
+        };
         assert_eq!(get(b"abc\0", NUL_TERMINATED).ok().unwrap(), "abc");
         assert_eq!(get(b"abc\0", 2).ok().unwrap(), "ab");
         assert_eq!(get(b"ab\xff\0", 3).err().unwrap().text, "question is not UTF-8 at byte 2");

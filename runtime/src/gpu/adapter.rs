@@ -40,7 +40,8 @@ impl Search {
     fn groups(&self) -> Vec<Backends> {
         // OpenGL shows the same devices again, with less.
         let groups = [
-            &[(Backend::Vulkan, Backends::VULKAN), (Backend::Metal, Backends::METAL), (Backend::D3d12, Backends::DX12)][..],
+            &[(Backend::Vulkan, Backends::VULKAN), (Backend::Metal, Backends::METAL), (Backend::D3d12, Backends::DX12)]
+                [..],
             &[(Backend::Gl, Backends::GL)],
         ];
         let wanted = |(backend, _): &&(Backend, _)| self.backends.is_empty() || self.backends.contains(backend);

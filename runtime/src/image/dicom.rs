@@ -73,7 +73,9 @@ impl Layout {
             return not_read(format!("DICOM data of {channels} samples of {allocated} bits cannot be read"));
         }
         if bits_stored == 0 || bits_stored > allocated || high_bit + 1 < bits_stored || high_bit >= allocated {
-            return Err(format!("DICOM BitsStored {bits_stored}, HighBit {high_bit} do not fit {allocated} bits").into());
+            return Err(
+                format!("DICOM BitsStored {bits_stored}, HighBit {high_bit} do not fit {allocated} bits").into()
+            );
         }
         let photometric = data.text(0x0028_0004).ok_or("the DICOM file has no PhotometricInterpretation")?;
         let colours = match photometric.as_str() {

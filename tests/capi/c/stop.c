@@ -224,6 +224,20 @@ static void *ask_golden(void *argument)
     return NULL;
 }
 
+/* Is paused at the second token, and then ended. */
+static void *ask_doomed(void *argument)
+{
+    struct pauser *pauser = argument;
+    hgpt_ask_options options;
+
+    hgpt_ask_options_init(&options, sizeof options);
+    options.on_token = pause_at_two;
+    options.user_data = pauser;
+    IS(HGPT_CANCELLED, hgpt_session_ask(pauser->session, GOLDEN_QUESTION, HGPT_NUL_TERMINATED, &options));
+    atomic_store(&pauser->done, 1);
+    return NULL;
+}
+
 void pausing(void)
 {
     hgpt_session *session = ready();
@@ -251,6 +265,21 @@ void pausing(void)
     OK(hgpt_session_resume(session));
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(atomic_load(&pauser.done) == 1);
+
+    /* Its end from another thread: the call is cancelled, and what it needs stays until it has returned. */
+    {
+        hgpt_session *doomed = ready();
+        struct pauser victim;
+        victim.session = doomed;
+        atomic_init(&victim.tokens, 0);
+        atomic_init(&victim.done, 0);
+        CHECK(pthread_create(&thread, NULL, ask_doomed, &victim) == 0);
+        while (atomic_load(&victim.tokens) < 2)
+            sleep_us(1000);
+        hgpt_session_destroy(doomed);
+        CHECK(pthread_join(thread, NULL) == 0);
+        CHECK(atomic_load(&victim.done) == 1);
+    }
 
     /* A call that begins paused ends by its time limit. */
     OK(hgpt_session_pause(session));
