@@ -51,14 +51,14 @@ fn section(module: &str) -> String {
 fn tidy(text: &str) -> String {
     let mut tidy = String::new();
     let mut lines = text.lines().skip_while(|l| l.is_empty()).peekable();
-    let mut after_constant = false;
+    let (mut after_constant, mut last_family) = (false, "");
     while let Some(line) = lines.next() {
         let indent = &line[..line.len() - line.trim_start().len()];
         match line.trim() {
             "/*" => {
                 let words: Vec<&str> = lines.by_ref().take_while(|l| l.trim() != "*/").map(str::trim).collect();
-                let constant = lines.peek().is_some_and(|l| l.starts_with("#define"));
-                if after_constant && !constant {
+                let next = lines.peek().and_then(|l| family(l));
+                if after_constant && next.is_none_or(|next| next != last_family) {
                     tidy += "\n";
                 }
                 match words[..] {
@@ -89,8 +89,15 @@ fn tidy(text: &str) -> String {
             }
         }
         after_constant = line.starts_with("#define") || (after_constant && line.is_empty());
+        last_family = family(line).unwrap_or(last_family);
     }
     tidy
+}
+
+/// `KV` of `#define HGPT_KV_F16 0`; all statuses are one family.
+fn family(line: &str) -> Option<&str> {
+    let word = line.strip_prefix("#define HGPT_")?.split('_').next()?;
+    Some(if ["OK 0", "CANCELLED 1", "BUFFER"].contains(&word) { "ERROR" } else { word })
 }
 
 /// A function on as few lines as it takes.

@@ -182,7 +182,7 @@ pub unsafe extern "C" fn hgpt_session_token(
         let token = tokens.get(index as usize).ok_or_else(|| {
             Failure::argument("index", format!("{index} is not there; the answer has {} tokens", tokens.len()))
         })?;
-        out.set(&hgpt_token { text: std::ptr::null(), ..*token })
+        out.set(&token.with_text(std::ptr::null()))
     })
 }
 
@@ -243,7 +243,25 @@ pub unsafe extern "C" fn hgpt_session_score(
 #[derive(Default)]
 pub(crate) struct Answered {
     pub text: String,
-    pub tokens: Vec<hgpt_token>,
+    pub tokens: Vec<Kept>,
+}
+
+/// A token of an answer, without a pointer to its text.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    id: u32,
+    offset: u32,
+    length: u32,
+    logprob: f32,
+    entropy: f32,
+}
+
+impl Kept {
+    /// For C, with its text or NULL.
+    fn with_text(self, text: *const c_char) -> hgpt_token {
+        let Kept { id, offset, length, logprob, entropy } = self;
+        hgpt_token { struct_size: size_of::<hgpt_token>() as u32, id, offset, length, logprob, entropy, text }
+    }
 }
 
 /// *Errors*: nothing but white space.
@@ -344,7 +362,7 @@ impl State {
 /// An answer as it comes.
 #[derive(Default)]
 struct Streamed {
-    tokens: Vec<hgpt_token>,
+    tokens: Vec<Kept>,
     bytes: u32,
     /// The text of the token at hand, with a NUL.
     text: Vec<u8>,
@@ -355,26 +373,24 @@ impl Streamed {
     /// Keeps a token and hands it over. Returns whether to go on.
     fn add(&mut self, token: &runtime::Token, listener: &Tokens) -> bool {
         let length = token.text.len() as u32;
-        let new = hgpt_token {
-            struct_size: size_of::<hgpt_token>() as u32,
+        let new = Kept {
             id: token.id,
             offset: self.bytes,
             length,
             logprob: token.logprob.unwrap_or(f32::NAN),
             entropy: token.entropy.unwrap_or(f32::NAN),
-            text: std::ptr::null(),
         };
         self.bytes += length;
         self.tokens.push(new);
         self.text.clear();
         self.text.extend(token.text.bytes().map(|b| if b == 0 { b' ' } else { b }));
         self.text.push(0);
-        self.ended = self.ended || !listener.tell(&hgpt_token { text: self.text.as_ptr().cast(), ..new });
+        self.ended = self.ended || !listener.tell(&new.with_text(self.text.as_ptr().cast()));
         !self.ended
     }
 
     /// The tokens, `count` of them: the rest of the text came with the last one once more.
-    fn tokens(mut self, count: usize) -> Vec<hgpt_token> {
+    fn tokens(mut self, count: usize) -> Vec<Kept> {
         for rest in self.tokens.split_off(count.min(self.tokens.len())) {
             if let Some(last) = self.tokens.last_mut() {
                 last.length += rest.length;

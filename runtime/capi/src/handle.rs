@@ -17,8 +17,8 @@ pub(crate) trait Handle {
     const NAME: &'static str;
 }
 
-/// The thing behind a handle.
-pub(crate) trait Inner {
+/// The thing behind a handle; threads share it.
+pub(crate) trait Inner: Send + Sync {
     /// Whether an earlier call panicked.
     fn poison(&self) -> &Poison;
     /// Where log lines go.

@@ -12,6 +12,7 @@
 //! | `callback` | calling back; an exception that comes out of there ends the process |
 //! | `records` | whose log lines go where |
 #![expect(unsafe_code, reason = "pointers from C; each block says why it is sound")]
+#![cfg_attr(test, expect(clippy::undocumented_unsafe_blocks, reason = "tests pass what they have just made"))]
 #![expect(non_camel_case_types, reason = "the names of the header")]
 #![expect(clippy::missing_safety_doc, reason = "the header's rules are the contract, and begin with pointers")]
 
