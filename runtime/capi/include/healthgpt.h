@@ -159,6 +159,7 @@ HGPT_API size_t hgpt_last_error(char *text, size_t capacity);
 #define HGPT_RUNTIME_IGNORE_ENV 1
 /** HGPT_DEVICE_BEST may take a software device where there is no other: slow, but any machine will do. */
 #define HGPT_RUNTIME_ALLOW_SOFTWARE 2
+
 /** Bits of hgpt_runtime_options.backends, and the one bit of hgpt_device_info.backend. */
 #define HGPT_BACKEND_VULKAN 1
 /** Direct3D 12. */
@@ -167,6 +168,7 @@ HGPT_API size_t hgpt_last_error(char *text, size_t capacity);
 #define HGPT_BACKEND_METAL 4
 /** OpenGL and OpenGL ES: the last resort, asked only where no other answers. */
 #define HGPT_BACKEND_GL 8
+
 /** Levels of log lines: something failed. */
 #define HGPT_LOG_ERROR 1
 /** Something is not as it should be; all goes on. */
@@ -245,6 +247,7 @@ HGPT_API void hgpt_runtime_destroy(hgpt_runtime *runtime);
 #define HGPT_DEVICE_VIRTUAL 3
 /** The CPU itself. */
 #define HGPT_DEVICE_SOFTWARE 4
+
 /** Features of a device: arithmetic in 16 bits. */
 #define HGPT_FEATURE_F16 1
 /** Subgroup operations. */
@@ -253,6 +256,7 @@ HGPT_API void hgpt_runtime_destroy(hgpt_runtime *runtime);
 #define HGPT_FEATURE_COOPERATIVE_MATRIX 4
 /** A clock of its own: hgpt_stats.gpu_us is measured by it. */
 #define HGPT_FEATURE_TIMESTAMPS 8
+
 /** Verdicts on a device: both tasks run. */
 #define HGPT_VERDICT_FIT 1
 /** Too small for the picture decoder; questions are answered. */
@@ -322,8 +326,10 @@ HGPT_API hgpt_status hgpt_device_info_get(hgpt_runtime *runtime, uint32_t index,
 #define HGPT_TASK_ASK 1
 /** An instruction, and a picture as the answer. */
 #define HGPT_TASK_GENERATE 2
+
 /** Ask the driver for a queue of low priority; hgpt_stats.low_priority_granted says whether there is one. */
 #define HGPT_MODEL_LOW_PRIORITY 1
+
 /** Compiled kernels that no session uses; they are compiled again when they are needed. */
 #define HGPT_TRIM_KERNELS 1
 
@@ -509,6 +515,7 @@ HGPT_API void hgpt_model_close(hgpt_model *model);
 #define HGPT_PIXELS_BGRA8 5
 /** Blue, green, red. */
 #define HGPT_PIXELS_BGR8 6
+
 /** Look only at the ultrasound region that a DICOM file names; at all of it where it names none. */
 #define HGPT_DECODE_CROP_TO_REGION 1
 
@@ -631,8 +638,10 @@ HGPT_API void hgpt_image_release(hgpt_image *image);
 #define HGPT_KV_F16 0
 /** 8 bits: a little more than half the memory. */
 #define HGPT_KV_Q8 1
+
 /** As slice_us: no limit but what a submission holds anyway. */
 #define HGPT_SLICE_UNLIMITED UINT32_MAX
+
 /** Why an answer ended: the model said so. */
 #define HGPT_FINISH_STOP 1
 /** max_tokens were reached. */
@@ -818,6 +827,7 @@ HGPT_API void hgpt_session_destroy(hgpt_session *session);
 
 /** Compute logprob and entropy of each token. Costs a transfer of a few hundred kilobytes a token. */
 #define HGPT_ASK_PROBABILITIES 1
+
 /** Most choices of hgpt_session_score. */
 #define HGPT_MAX_CHOICES 1024
 

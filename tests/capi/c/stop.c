@@ -100,6 +100,7 @@ void cancelling(void)
     pthread_t thread;
     unsigned random = 1;
     long round, cancelled = 0, most;
+    int whole_again = 1;
     char *whole;
 
     /* Short answers, so that many rounds take little time; longer ones would hold the same boundaries more often. */
@@ -110,7 +111,7 @@ void cancelling(void)
     CHECK(strncmp(whole, GOLDEN_ANSWER, strlen(whole)) == 0 && whole[0] != 0);
     stats.struct_size = sizeof stats;
     OK(hgpt_session_reset(session, 0));
-    OK(hgpt_session_ask(session, GOLDEN_QUESTION, HGPT_NUL_TERMINATED, &options));
+    OK(hgpt_session_ask(session, TEXT_QUESTION, HGPT_NUL_TERMINATED, &options));
     OK(hgpt_session_stats(session, &stats));
     most = (long)stats.total_us + 1;
 
@@ -120,16 +121,18 @@ void cancelling(void)
     for (round = 0; round < count; ++round) {
         hgpt_status status;
 
-        /* Every other time with nothing computed before. */
-        OK(hgpt_session_reset(session, (uint32_t)round & 1));
-        if (!(round & 1)) {
-            hgpt_image *image = NULL;
-            OK(hgpt_session_set_image(session, image));
-        }
+        /* Now and then with nothing computed before; else with what the cancelled calls have left. */
+        if (whole_again || round % 8 == 0)
+            OK(hgpt_session_reset(session, 0));
         random = random * 1664525u + 1013904223u;
-        atomic_store(&canceller.delay_us, (long)(random >> 8) % most);
+        {
+            /* Early ones more often: they take less time, and each boundary still has its turns. */
+            double share = (random >> 8) / (double)(1 << 24);
+            atomic_store(&canceller.delay_us, (long)((double)most * share * share * share));
+        }
         status = hgpt_session_ask(session, TEXT_QUESTION, HGPT_NUL_TERMINATED, &options);
         CHECK(status == HGPT_OK || status == HGPT_CANCELLED);
+        whole_again = status == HGPT_OK;
         cancelled += status == HGPT_CANCELLED;
         if (status == HGPT_OK) {
             char *answer = answer_of(session);
