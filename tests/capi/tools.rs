@@ -29,11 +29,11 @@ pub fn built() -> PathBuf {
     program.parent().expect("its folder").to_path_buf()
 }
 
-/// The library laid out as `cargo xtask dist` does.
+/// The library laid out as `cargo xtask dist` does. It is large, so every run puts it in the same place.
 pub fn dist() -> &'static Path {
     static DIST: OnceLock<PathBuf> = OnceLock::new();
     DIST.get_or_init(|| {
-        let to = tests::scratch().join("dist");
+        let to = root().join("target/tmp/dist");
         let _ = std::fs::remove_dir_all(&to);
         package::lay_out(&root(), &built(), &to, env!("CARGO_PKG_VERSION")).expect("the library is laid out");
         to
