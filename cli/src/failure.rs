@@ -44,7 +44,11 @@ impl From<Error> for Failure {
         let code = match &error {
             Error::NoDevice(_) | Error::Unfit { .. } | Error::Faulty { .. } => DEVICE,
             Error::OutOfMemory { .. } => MEMORY,
-            Error::File { .. } | Error::Io { .. } | Error::Integrity { .. } | Error::Task(_) => FILE,
+            Error::File { .. }
+            | Error::Version { .. }
+            | Error::Io { .. }
+            | Error::Integrity { .. }
+            | Error::Task(_) => FILE,
             Error::Picture { .. } => PICTURE,
             Error::Input { .. } => USAGE,
             Error::Cancelled => INTERRUPTED,

@@ -54,6 +54,7 @@ pub fn options(on: &On, task: Task) -> OpenOptions {
         no_more_than: std::env::var_os("HEALTHGPT_FLOOR").map(|_| devices::Facts::floor()),
         memory_bytes: on.memory,
         cache_dir: if on.no_cache { None } else { cache_dir() },
+        ..Default::default()
     };
     let progress = Arc::new(|_: f32, _: &'static str| match interrupt::happened() {
         true => ControlFlow::Break(()),

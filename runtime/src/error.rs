@@ -42,6 +42,14 @@ pub enum Error {
         /// What is wrong, naming tensor, found and expected.
         problem: String,
     },
+    /// A model file of another version than this program reads.
+    #[error("{}: {problem}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Which version, and which is read.
+        problem: String,
+    },
     /// A file could not be read.
     #[error("{}: {problem}", path.display())]
     Io {
@@ -68,6 +76,8 @@ pub enum Error {
         name: String,
         /// What is wrong.
         problem: String,
+        /// Whether it may well be a sound picture, of a kind that is not read.
+        unsupported: bool,
     },
     /// An argument is out of its range.
     #[error("{what}: {problem}")]

@@ -8,6 +8,7 @@ pub mod model;
 mod plan;
 mod session;
 pub mod text;
+pub mod thread;
 
 pub use error::{Error, Result};
 pub use plan::{Control, Pace, Submission, Submissions};

@@ -33,6 +33,32 @@ fn crates_use_only_those_to_their_left() {
 }
 
 #[test]
+fn nothing_uses_the_c_library_and_it_only_the_runtime_and_below() {
+    for name in CHAIN.iter().filter(|n| **n != "tests") {
+        let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).expect("manifest");
+        assert!(!manifest.contains("healthgpt-capi"), "{name} uses the C library");
+    }
+    let manifest = std::fs::read_to_string(root().join("runtime/capi/Cargo.toml")).expect("manifest");
+    let dependencies =
+        manifest.split("[dependencies]").nth(1).and_then(|d| d.split("\n[").next()).expect("dependencies");
+    for right in ["quantize", "cli", "tests", "wgpu"] {
+        assert!(!dependencies.lines().any(|l| l.starts_with(right)), "the C library uses {right}");
+    }
+}
+
+/// Everything else in the workspace is safe Rust: its lints deny the rest.
+#[test]
+fn unsafe_code_is_expected_in_two_places() {
+    let crates = CHAIN.iter().map(|name| root().join(name).join("src")).chain([root().join("runtime/capi/src")]);
+    let expecting =
+        |file: &PathBuf| std::fs::read_to_string(file).is_ok_and(|text| text.contains("expect(unsafe_code"));
+    let found: Vec<PathBuf> = crates.flat_map(|folder| rust_files(&folder)).filter(expecting).collect();
+    let names: Vec<_> =
+        found.iter().filter_map(|f| Some(f.strip_prefix(root()).ok()?.to_string_lossy().into_owned())).collect();
+    assert_eq!(names, ["runtime/src/gpu/trusted.rs", "runtime/capi/src/lib.rs"]);
+}
+
+#[test]
 fn only_the_runtime_names_wgpu() {
     for name in CHAIN.iter().filter(|n| **n != "runtime") {
         let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).expect("manifest");

@@ -69,6 +69,33 @@ pub fn install(packages: &[&str]) -> Result {
     run(&what, apt(&["install", "-y", "--no-install-recommends"]).args(packages))
 }
 
+/// What the C library is tested with, and the packages that have it.
+const TOOLS: [(&str, &[&str]); 9] = [
+    ("gcc", &["gcc", "libc6-dev"]),
+    ("g++", &["g++"]),
+    ("clang++", &["clang"]),
+    ("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"]),
+    ("readelf", &["binutils"]),
+    ("cmake", &["cmake", "make"]),
+    ("pkg-config", &["pkg-config"]),
+    ("python3", &["python3-minimal", "libpython3-stdlib"]),
+    ("valgrind", &["valgrind"]),
+];
+
+/// Makes sure of the tools that the C library is tested with, where this may. What is missing then, the tests say: in CI they
+/// fail, elsewhere they tell what they leave out.
+///
+/// *Errors*: where apt cannot.
+pub fn tools() -> Result {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = |tool: &str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
+    let missing: Vec<&str> = TOOLS.iter().filter(|(tool, _)| !has(tool)).flat_map(|(_, p)| p.iter().copied()).collect();
+    if missing.is_empty() || !may_install() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
 /// The folder under `target` with those drivers unpacked (`25` and `26` are Mesa's), if this machine can have them. `icd`
 /// is a file that must be there.
 pub fn drivers(version: &str, icd: &str) -> Option<PathBuf> {

@@ -4,7 +4,9 @@
 
 mod demo;
 mod device;
+mod dist;
 mod gate;
+mod package;
 mod targets;
 mod test;
 
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
             cargo(&["run", "-q", "-p", "tests", "--bin", "device-table"]).arg(root().join("docs").join("devices.md")),
         ),
         ["bench-pace"] => bench_pace(),
+        ["dist"] => dist::run(),
+        ["header"] => dist::header(),
         _ => {
             eprintln!(
                 "usage: cargo xtask demo   build, prepare the demonstration model, answer a question about a picture"
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
             eprintln!(
                 "       cargo xtask bench-pace   length of submissions, and how soon cancel and pause are obeyed"
             );
+            eprintln!("       cargo xtask dist   the C library as it is handed out, in target/dist");
+            eprintln!("       cargo xtask header the C library's header anew, from its doc comments");
             return ExitCode::from(2);
         }
     };

@@ -1,7 +1,7 @@
 //! Reading a model file.
 
 use super::{FORMAT, VERSION, hex};
-use crate::{Error, Result};
+use crate::{Error, Result, thread};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
@@ -113,9 +113,9 @@ impl<'a> Container<'a> {
             (Some(FORMAT), Some(VERSION)) => {}
             (Some(FORMAT), found) => {
                 let found = found.unwrap_or("none");
-                return Err(wrong(format!(
-                    "has format version {found}; this program reads version {VERSION}: quantize it again"
-                )));
+                let problem =
+                    format!("has format version {found}; this program reads version {VERSION}: quantize it again");
+                return Err(Error::Version { path, problem });
             }
             _ => return Err(wrong("is a safetensors file but no HealthGPT model; prepare it with `quantize`".into())),
         }
@@ -212,7 +212,7 @@ impl<'a> Container<'a> {
             let _ = (empty.send(Vec::new()), empty.send(Vec::new()));
             std::thread::scope(|scope| {
                 let hash = &mut hash;
-                let reader = scope.spawn(move || {
+                let reader = thread::spawn(scope, move || {
                     let mut at = 0;
                     while at < t.bytes {
                         // The other side is gone if `take` failed.
@@ -291,7 +291,7 @@ impl<'a> Container<'a> {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(all)).collect();
+            let others: Vec<_> = (1..threads).map(|_| thread::spawn(scope, all)).collect();
             let done = here();
             if done.is_err() {
                 next.store(names.len(), Ordering::Relaxed);

@@ -22,6 +22,32 @@ pub struct Options {
     pub memory_bytes: Option<u64>,
     /// Folder to keep compiled pipelines in, for the next time; without it nothing is written.
     pub cache_dir: Option<PathBuf>,
+    /// Which devices are looked for.
+    pub search: Search,
+}
+
+/// Which devices are looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    /// Behind these APIs; empty: behind the best that answer.
+    pub backends: Vec<Backend>,
+    /// Without a look at wgpu's environment variables.
+    pub ignore_env: bool,
+}
+
+impl Search {
+    /// Groups of APIs to ask one after another, until one answers.
+    fn groups(&self) -> Vec<Backends> {
+        // OpenGL shows the same devices again, with less.
+        let groups = [
+            &[(Backend::Vulkan, Backends::VULKAN), (Backend::Metal, Backends::METAL), (Backend::D3d12, Backends::DX12)]
+                [..],
+            &[(Backend::Gl, Backends::GL)],
+        ];
+        let wanted = |(backend, _): &&(Backend, _)| self.backends.is_empty() || self.backends.contains(backend);
+        let group = |all: &[(Backend, Backends)]| all.iter().filter(wanted).map(|(_, bit)| *bit).collect::<Backends>();
+        groups.into_iter().map(group).filter(|group| !group.is_empty()).collect()
+    }
 }
 
 /// A device of the list.
@@ -46,10 +72,13 @@ pub(super) struct Opened {
 }
 
 /// Best first: real devices before software ones, and the API's own driver before OpenGL.
-fn adapters() -> Vec<(wgpu::Adapter, Facts)> {
+fn adapters(search: &Search) -> Vec<(wgpu::Adapter, Facts)> {
     let mut found = Vec::new();
-    for backends in [Backends::VULKAN | Backends::METAL | Backends::DX12, Backends::GL] {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    for backends in search.groups() {
+        let mut descriptor = match search.ignore_env {
+            true => wgpu::InstanceDescriptor::new_without_display_handle(),
+            false => wgpu::InstanceDescriptor::new_without_display_handle_from_env(),
+        };
         descriptor.backends = backends;
         // Running out of memory is then an error instead of a crash, where the driver tells its budget.
         descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
@@ -60,7 +89,6 @@ fn adapters() -> Vec<(wgpu::Adapter, Facts)> {
                 found.push((adapter, facts));
             }
         }
-        // OpenGL shows the same devices again, with less.
         if !found.is_empty() {
             break;
         }
@@ -137,9 +165,14 @@ fn coop(adapter: &wgpu::Adapter) -> Vec<u32> {
 
 /// Every device that could be opened, best first.
 pub fn list() -> Vec<Found> {
+    search(&Search::default())
+}
+
+/// The same, of those that are looked for. [`Options::device`] counts them so.
+pub fn search(search: &Search) -> Vec<Found> {
     let with_profile =
         |(_, facts): (_, Facts)| Found { profile: devices::profile(&facts, None).unwrap_or(&devices::GENERIC), facts };
-    adapters().into_iter().map(with_profile).collect()
+    adapters(search).into_iter().map(with_profile).collect()
 }
 
 fn choose(mut found: Vec<(wgpu::Adapter, Facts)>, asked: Option<&str>) -> Result<(wgpu::Adapter, Facts)> {
@@ -187,7 +220,7 @@ fn limits(adapter: &wgpu::Adapter, facts: &Facts) -> Limits {
 pub(super) fn open(options: &Options) -> Result<Opened> {
     let forced = Forced::parse(options.variants.as_deref().unwrap_or_default())
         .map_err(|problem| Error::Input { what: "variant".into(), problem })?;
-    let (adapter, mut facts) = choose(adapters(), options.device.as_deref())?;
+    let (adapter, mut facts) = choose(adapters(&options.search), options.device.as_deref())?;
     if let Some(most) = &options.no_more_than {
         facts = facts.no_more_than(most);
     }

@@ -14,7 +14,7 @@ mod trusted;
 mod turns;
 mod upload;
 
-pub use adapter::{Found, Options, list};
+pub use adapter::{Found, Options, Search, list, search};
 pub use buffer::{Buffer, Usage};
 pub(crate) use clock::Clock;
 pub use pipeline::Pipeline;

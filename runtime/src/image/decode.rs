@@ -54,39 +54,110 @@ pub struct Options {
 /// *Errors*: [`Error::Picture`] if the format is unknown, the file is damaged or cut short, it lacks the frame, or the picture
 /// is empty or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
 pub fn decode(bytes: &[u8], name: &str, options: Options) -> Result<RgbPicture> {
-    read(bytes, options).map_err(|problem| Error::Picture { name: name.into(), problem })
+    read(bytes, options).map_err(|problem| problem.about(name))
 }
 
-fn read(bytes: &[u8], options: Options) -> Result<RgbPicture, String> {
-    if bytes.is_empty() {
-        return Err("the file is empty".into());
+/// Size and number of frames of a picture file, from its header: next to nothing is allocated. `name` is for the errors only.
+///
+/// *Errors*: as [`decode`], as far as can be told.
+pub fn shape(bytes: &[u8], name: &str) -> Result<Shape> {
+    let read = || -> Result<Shape, Problem> {
+        if is_dicom(bytes)? {
+            return dicom::shape(bytes);
+        }
+        let (width, height) = open(bytes)?.dimensions();
+        check_size(width, height)?;
+        Ok(Shape { width, height, frames: 1 })
+    };
+    read().map_err(|problem| problem.about(name))
+}
+
+/// What a picture file says before its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// *Units*: pixels.
+    pub width: u32,
+    /// *Units*: pixels.
+    pub height: u32,
+    /// Pictures that [`Options::frame`] can choose from.
+    pub frames: u32,
+}
+
+/// Why a picture cannot be read.
+pub(super) struct Problem {
+    text: String,
+    unsupported: bool,
+}
+
+impl Problem {
+    /// The picture may well be sound.
+    pub fn unsupported(text: impl Into<String>) -> Self {
+        Problem { text: text.into(), unsupported: true }
     }
-    if bytes.get(128..132) == Some(b"DICM") {
-        return dicom::decode(bytes, options);
+
+    fn about(self, name: &str) -> Error {
+        Error::Picture { name: name.into(), problem: self.text, unsupported: self.unsupported }
     }
-    let format = format_of(bytes).ok_or("not a PNG, JPEG, TIFF, BMP or DICOM file")?;
-    if options.frame > 0 {
-        return Err(format!("there is no frame {}: only the first picture of such a file is read", options.frame));
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Problem { text, unsupported: false }
     }
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err("the JPEG data is cut short".into());
+}
+
+impl From<&str> for Problem {
+    fn from(text: &str) -> Self {
+        Problem::from(text.to_string())
     }
+}
+
+fn is_dicom(bytes: &[u8]) -> Result<bool, Problem> {
+    match bytes.is_empty() {
+        true => Err("the file is empty".into()),
+        false => Ok(bytes.get(128..132) == Some(b"DICM")),
+    }
+}
+
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_ALLOC_BYTES);
+    limits
+}
+
+/// The decoder of a picture that is no DICOM file.
+fn open(bytes: &[u8]) -> Result<impl ImageDecoder + '_, Problem> {
+    let format = format_of(bytes).ok_or_else(|| Problem::unsupported("not a PNG, JPEG, TIFF, BMP or DICOM file"))?;
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
+        return Err("the JPEG data is cut short".into());
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(one_line)?;
+    reader.limits(limits());
+    reader.into_decoder().map_err(one_line)
+}
+
+fn read(bytes: &[u8], options: Options) -> Result<RgbPicture, Problem> {
+    if is_dicom(bytes)? {
+        return dicom::decode(bytes, options);
+    }
+    if options.frame > 0 && format_of(bytes).is_some() {
+        let frame = options.frame;
+        return Err(format!("there is no frame {frame}: only the first picture of such a file is read").into());
+    }
+    let mut decoder = open(bytes)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    decoder.set_limits(limits).map_err(one_line)?;
+    decoder.set_limits(limits()).map_err(one_line)?;
     let picture = DynamicImage::from_decoder(decoder).map_err(one_line)?;
     Ok(RgbPicture { width, height, pixels: to_rgb(picture)?, region: None })
 }
 
 /// Checks a picture's size before anything is allocated for it.
-pub(super) fn check_size(width: u32, height: u32) -> Result<(), String> {
+///
+/// *Errors*: one line that names size and limit.
+pub fn check_size(width: u32, height: u32) -> Result<(), String> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err(format!("a picture of {width}x{height} pixels is empty"));
@@ -124,7 +195,7 @@ pub(super) fn jpeg_is_whole(bytes: &[u8]) -> bool {
     at < bytes.len()
 }
 
-fn to_rgb(picture: DynamicImage) -> Result<Vec<u8>, String> {
+fn to_rgb(picture: DynamicImage) -> Result<Vec<u8>, Problem> {
     let high = |sample: &u16| (sample >> 8) as u8;
     Ok(match picture {
         DynamicImage::ImageRgb8(p) => p.into_raw(),
@@ -135,12 +206,13 @@ fn to_rgb(picture: DynamicImage) -> Result<Vec<u8>, String> {
         DynamicImage::ImageRgba16(p) => p.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(|s| high(&s))).collect(),
         DynamicImage::ImageLuma16(p) => p.iter().flat_map(|g| [high(g); 3]).collect(),
         DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|p| [high(&p.0[0]); 3]).collect(),
-        _ => return Err("floating-point samples cannot be read".into()),
+        _ => return Err(Problem::unsupported("floating-point samples cannot be read")),
     })
 }
 
-fn one_line(error: image::ImageError) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+fn one_line(error: image::ImageError) -> Problem {
+    let unsupported = matches!(error, image::ImageError::Unsupported(_));
+    Problem { text: error.to_string().split_whitespace().collect::<Vec<_>>().join(" "), unsupported }
 }
 
 #[cfg(test)]
@@ -255,6 +327,22 @@ mod tests {
         assert!(check_size(MAX_SIDE, 4096).is_ok());
         assert!(check_size(MAX_SIDE, 4097).is_err());
         assert!(check_size(u32::MAX, u32::MAX).is_err());
+    }
+
+    #[test]
+    fn size_and_frames_are_known_without_the_pixels() {
+        let samples = noise(20 * 10 * 3);
+        for format in FORMATS {
+            let bytes = file(format, &samples, 20, 10, ExtendedColorType::Rgb8);
+            let wanted = Shape { width: 20, height: 10, frames: 1 };
+            assert_eq!(shape(&bytes, "x").unwrap(), wanted, "{format:?}");
+        }
+        let unsupported = |bytes: &[u8]| match shape(bytes, "x").unwrap_err() {
+            Error::Picture { unsupported, .. } => unsupported,
+            other => panic!("{other}"),
+        };
+        assert!(unsupported(b"GIF89a...."));
+        assert!(!unsupported(b"") && !unsupported(b"\x89PNG"));
     }
 
     #[test]

@@ -8,8 +8,8 @@
 mod codec;
 mod elements;
 
-use super::decode::check_size;
-use super::{Options, Rect, RgbPicture};
+use super::decode::{Problem, check_size};
+use super::{Options, Rect, RgbPicture, Shape};
 use elements::{Dataset, Value};
 
 /// Transfer syntaxes, by what is done with the pixel data.
@@ -60,8 +60,9 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(data: &Dataset<'_>) -> Result<Self, String> {
+    fn of(data: &Dataset<'_>) -> Result<Self, Problem> {
         let number = |tag, name| data.number(tag).ok_or_else(|| format!("the DICOM file has no {name}"));
+        let not_read = |text: String| Err(Problem::unsupported(text));
         let (height, width) = (number(0x0028_0010, "Rows")?, number(0x0028_0011, "Columns")?);
         check_size(width, height)?;
         let channels = data.number(0x0028_0002).unwrap_or(1) as usize;
@@ -69,19 +70,21 @@ impl Layout {
         let bits_stored = data.number(0x0028_0101).unwrap_or(allocated);
         let high_bit = data.number(0x0028_0102).unwrap_or(bits_stored.saturating_sub(1));
         if !(channels == 1 || channels == 3) || !(allocated == 8 || allocated == 16) {
-            return Err(format!("DICOM data of {channels} samples of {allocated} bits cannot be read"));
+            return not_read(format!("DICOM data of {channels} samples of {allocated} bits cannot be read"));
         }
         if bits_stored == 0 || bits_stored > allocated || high_bit + 1 < bits_stored || high_bit >= allocated {
-            return Err(format!("DICOM BitsStored {bits_stored}, HighBit {high_bit} do not fit {allocated} bits"));
+            return Err(
+                format!("DICOM BitsStored {bits_stored}, HighBit {high_bit} do not fit {allocated} bits").into()
+            );
         }
         let photometric = data.text(0x0028_0004).ok_or("the DICOM file has no PhotometricInterpretation")?;
         let colours = match photometric.as_str() {
             "MONOCHROME1" | "MONOCHROME2" | "PALETTE COLOR" => 1,
             "RGB" | "YBR_FULL" | "YBR_FULL_422" | "YBR_RCT" | "YBR_ICT" => 3,
-            other => return Err(format!("DICOM PhotometricInterpretation {other:?} cannot be shown")),
+            other => return not_read(format!("DICOM PhotometricInterpretation {other:?} cannot be shown")),
         };
         if colours != channels {
-            return Err(format!("DICOM {photometric} cannot have {channels} samples a pixel"));
+            return Err(format!("DICOM {photometric} cannot have {channels} samples a pixel").into());
         }
         let frames = match data.text(0x0028_0008) {
             None => 1,
@@ -107,20 +110,33 @@ impl Layout {
     }
 }
 
-/// Decodes one frame. The caller has seen the `DICM` mark.
-pub(super) fn decode(bytes: &[u8], options: Options) -> Result<RgbPicture, String> {
+/// What stands before the pixels. The caller has seen the `DICM` mark.
+fn open(bytes: &[u8]) -> Result<(Coding, Dataset<'_>, Layout), Problem> {
     let (meta, rest) = elements::meta(bytes)?;
     let uid = meta.text(0x0002_0010).ok_or("the DICOM file names no transfer syntax")?;
-    let coding = Coding::of(&uid)?;
+    let coding = Coding::of(&uid).map_err(Problem::unsupported)?;
     let (explicit, big) = match coding {
         Coding::Native { explicit, big } => (explicit, big),
         _ => (true, false),
     };
     let data = Dataset::read(rest, explicit, big)?;
     let layout = Layout::of(&data)?;
+    Ok((coding, data, layout))
+}
+
+/// Size and frames. The caller has seen the `DICM` mark.
+pub(super) fn shape(bytes: &[u8]) -> Result<Shape, Problem> {
+    let (_, _, layout) = open(bytes)?;
+    let frames = u32::try_from(layout.frames).unwrap_or(u32::MAX);
+    Ok(Shape { width: layout.width as u32, height: layout.height as u32, frames })
+}
+
+/// Decodes one frame. The caller has seen the `DICM` mark.
+pub(super) fn decode(bytes: &[u8], options: Options) -> Result<RgbPicture, Problem> {
+    let (coding, data, layout) = open(bytes)?;
     let index = options.frame as usize;
     if index >= layout.frames {
-        return Err(format!("there is no frame {index}, the file has {} (from 0)", layout.frames));
+        return Err(format!("there is no frame {index}, the file has {} (from 0)", layout.frames).into());
     }
     let pixel_data = data.get(0x7fe0_0010).ok_or("the DICOM file has no pixel data")?;
     let frame = match (&pixel_data.value, coding) {

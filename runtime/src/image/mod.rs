@@ -9,6 +9,6 @@ mod encode;
 mod preprocess;
 
 pub use crop::{Crop, Rect};
-pub use decode::{MAX_PIXELS, MAX_SIDE, Options, RgbPicture, decode};
+pub use decode::{MAX_PIXELS, MAX_SIDE, Options, RgbPicture, Shape, check_size, decode, shape};
 pub use encode::encode_png;
 pub use preprocess::Preprocess;

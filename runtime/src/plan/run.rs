@@ -69,6 +69,11 @@ pub struct Traced {
 }
 
 impl Plan {
+    /// Its kernels and their variants, step by step.
+    pub fn variants(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.steps.iter().map(|s| (s.pipeline.kernel, s.pipeline.variant))
+    }
+
     /// Dispatches of a run.
     pub fn dispatches(&self) -> usize {
         self.steps.len()

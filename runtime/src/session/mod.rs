@@ -23,9 +23,10 @@ use crate::gpu::{Buffer, Gpu, Usage};
 use crate::model::Task;
 use crate::model::phi3::KvCache;
 use crate::plan::{Builder, Control, Pacer, Plan, Pool, Submission, Submissions};
-use crate::{Error, Result};
+use crate::{Error, Result, thread};
 use model::TaskWeights;
 use shaders::{KvFormat, Step};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -165,9 +166,9 @@ impl Session {
         };
         // Side by side, for drivers that compile a pipeline when it is made.
         let (prefill, decode, vision, decoder) = std::thread::scope(|scope| {
-            let decode = scope.spawn(|| tokens_plan(1));
-            let vision = scope.spawn(|| vision_plan(model, task, &options, &buffers));
-            let decoder = scope.spawn(|| decoder_plan(model, task, &options, &buffers));
+            let decode = thread::spawn(scope, || tokens_plan(1));
+            let vision = thread::spawn(scope, || vision_plan(model, task, &options, &buffers));
+            let decoder = thread::spawn(scope, || decoder_plan(model, task, &options, &buffers));
             let prefill = tokens_plan(chunk);
             (prefill, joined(decode), joined(vision), joined(decoder))
         });
@@ -215,6 +216,17 @@ impl Session {
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// What it is for.
+    pub fn task(&self) -> Task {
+        self.options.task
+    }
+
+    /// The kernels of all its plans with the variants that were chosen for them, each once.
+    pub fn variants(&self) -> BTreeSet<(&'static str, &'static str)> {
+        let plans = [Some(&self.prefill), Some(&self.decode), self.vision.as_ref(), self.decoder.as_ref()];
+        plans.into_iter().flatten().flat_map(Plan::variants).collect()
     }
 
     /// Positions that the cache holds.

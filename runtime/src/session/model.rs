@@ -48,6 +48,8 @@ pub struct ModelSummary {
     pub sha256: String,
     /// Size of the file.
     pub bytes: u64,
+    /// Program that wrote the file, and its version.
+    pub producer: String,
 }
 
 impl OpenOptions {
@@ -175,9 +177,20 @@ impl Model {
     ///
     /// *Errors*: [`Error::Io`], [`Error::File`].
     pub fn probe(path: &Path) -> Result<ModelSummary> {
-        let container = Container::open(path)?;
-        let header = Header::read(&container)?;
-        Ok(ModelSummary { header, sha256: container.sha256().into(), bytes: container.bytes() })
+        Self::summary(&Container::open(path)?)
+    }
+
+    /// The same for a model file that is in memory.
+    ///
+    /// *Errors*: as [`Model::probe`].
+    pub fn probe_in_memory(bytes: &[u8]) -> Result<ModelSummary> {
+        Self::summary(&Container::in_memory(bytes)?)
+    }
+
+    fn summary(container: &Container) -> Result<ModelSummary> {
+        let header = Header::read(container)?;
+        let producer = container.metadata("producer").unwrap_or_default().into();
+        Ok(ModelSummary { header, sha256: container.sha256().into(), bytes: container.bytes(), producer })
     }
 
     fn from_container(container: &Container, options: &OpenOptions) -> Result<Arc<Self>> {

@@ -9,6 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{Encoding, NormalizedString, Normalizer, Token};
 
 use crate::{Error, Result};
@@ -121,7 +123,12 @@ impl Tokenizer {
         let unk = file["model"]["unk_token"].as_str().map(str::to_owned);
         let pieces = pieces_of(&file, kind, &added)?;
         make_plain(&mut file, kind, &added, unk.as_deref());
-        let model: tokenizers::Tokenizer = serde_json::from_value(file).map_err(|e| format!("tokenizer.json: {e}"))?;
+        let merges = file["model"]["merges"].as_array().into_iter().flatten().filter_map(merge_of);
+        let merges = merges.map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
+        let wrong = |e: &dyn std::fmt::Display| format!("tokenizer.json: {e}");
+        let mut model: tokenizers::Tokenizer = serde_json::from_value(file).map_err(|e| wrong(&e))?;
+        let forgetful = without_cache(model.get_model(), merges).map_err(|e| wrong(&e))?;
+        model.with_model(forgetful);
         let mut this = Self {
             kind,
             model,
@@ -663,19 +670,45 @@ fn make_plain(file: &mut Value, kind: Kind, added: &[Added], unk: Option<&str>) 
         vocab.retain(|content, _| !barred.contains(content.as_str()));
     }
     if let Some(merges) = file["model"]["merges"].as_array_mut() {
+        // Merges of another form are left for the library to refuse.
         merges.retain(|merge| {
-            let pair = match merge {
-                Value::String(both) => both.split_once(' '),
-                Value::Array(two) => match two.as_slice() {
-                    [a, b] => a.as_str().zip(b.as_str()),
-                    _ => None,
-                },
-                _ => None,
-            };
-            // Merges of another form are left for the library to refuse.
-            pair.is_none_or(|(a, b)| {
+            merge_of(merge).is_none_or(|(a, b)| {
                 !(barred.contains(a) || barred.contains(b) || barred.contains(format!("{a}{b}").as_str()))
             })
         });
     }
+}
+
+/// The two pieces of a merge, in either form.
+fn merge_of(merge: &Value) -> Option<(&str, &str)> {
+    match merge {
+        Value::String(both) => both.split_once(' '),
+        Value::Array(two) => match two.as_slice() {
+            [a, b] => a.as_str().zip(b.as_str()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The same model without the library's cache of words, in which every thread that ever encoded a text would keep what
+/// was asked until the thread ends: that is patients' data.
+fn without_cache(model: &ModelWrapper, merges: Vec<(String, String)>) -> tokenizers::Result<ModelWrapper> {
+    let ModelWrapper::BPE(bpe) = model else { return Ok(model.clone()) };
+    let mut forgetful = BPE::builder()
+        .cache_capacity(0)
+        .vocab_and_merges(bpe.get_vocab().into_iter().collect::<Vocab>(), merges)
+        .fuse_unk(bpe.fuse_unk)
+        .byte_fallback(bpe.byte_fallback)
+        .ignore_merges(bpe.ignore_merges);
+    if let Some(token) = &bpe.unk_token {
+        forgetful = forgetful.unk_token(token.clone());
+    }
+    if let Some(prefix) = &bpe.continuing_subword_prefix {
+        forgetful = forgetful.continuing_subword_prefix(prefix.clone());
+    }
+    if let Some(suffix) = &bpe.end_of_word_suffix {
+        forgetful = forgetful.end_of_word_suffix(suffix.clone());
+    }
+    Ok(forgetful.build()?.into())
 }
