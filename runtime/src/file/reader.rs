@@ -283,7 +283,7 @@ impl<'a> Container<'a> {
             while one()? {}
             Ok(())
         };
-        let mut here = || {
+        let mut here = |checked: &mut dyn FnMut(u64) -> Result<()>| {
             while one()? {
                 checked(bytes.swap(0, Ordering::Relaxed))?;
             }
@@ -292,12 +292,14 @@ impl<'a> Container<'a> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| thread::spawn(scope, all)).collect();
-            let done = here();
+            let done = here(&mut checked);
             if done.is_err() {
                 next.store(names.len(), Ordering::Relaxed);
             }
             let others = others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(self.wrong("cannot be verified"))));
-            done.and(others.collect())
-        })
+            done.and(others.collect::<Result<()>>())
+        })?;
+        // What the others checked last.
+        checked(bytes.swap(0, Ordering::Relaxed))
     }
 }
