@@ -113,7 +113,7 @@ pub fn describe(parts: &Parts, choices: &Choices) -> Result<Described> {
         (Some(_), Some(part)) => Some(vqgan(part)?),
         _ => None,
     };
-    let config = Config { language, vocabulary, vision: Some(vision), ask, generate, vqgan };
+    let config = Config { language, vocabulary, vision: Some(vision), ask, generate, vqgan, basis: Default::default() };
     config.check().map_err(|problem| Error::file(&parts.language.dir, problem))?;
     Ok(Described { config, notes })
 }

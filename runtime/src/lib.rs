@@ -11,6 +11,7 @@ pub mod text;
 
 pub use error::{Error, Result};
 pub use session::{
-    Answer, Draw, Finish, Generated, Grid, Judged, KernelTime, Kernels, Measured, Model, OpenOptions, Perplexity,
-    Picture, Request, Row, Session, SessionOptions, Speed, Tensor, Timings, Token, Trace, Values, Workload,
+    Answer, Draw, Finish, Generated, Grid, Inside, Judged, KernelTime, Kernels, Layerwise, LoadedHead, LoadedLayer,
+    Measured, Model, OpenOptions, Perplexity, Picture, Request, Row, Session, SessionOptions, Speed, Tensor, Timings,
+    Token, Trace, Values, Workload, project, ready_picture,
 };

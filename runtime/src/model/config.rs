@@ -1,5 +1,6 @@
 //! Every dimension of a model, as the file's header states it. Nothing here has a built-in default.
 
+use super::basis::Basis;
 use serde::{Deserialize, Serialize};
 
 /// The two things HealthGPT does. They differ in data, not in code.
@@ -40,6 +41,9 @@ pub struct Config {
     pub generate: Option<TaskConfig>,
     /// The picture decoder, there with `generate`.
     pub vqgan: Option<Vqgan>,
+    /// The basis of the weights, where it is not the published one.
+    #[serde(default, skip_serializing_if = "Basis::is_published")]
+    pub basis: Basis,
 }
 
 /// Phi-3.

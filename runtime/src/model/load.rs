@@ -14,6 +14,8 @@ use std::ops::Range;
 
 /// Staged on the host before waiting for the device.
 const STAGING_BYTES: u64 = 64 << 20;
+/// Of what is in memory already, handed on at a time.
+const PIECE_BYTES: usize = 4 << 20;
 /// A shard has at most this much in one binding, whatever the device would allow.
 const SHARD_BYTES: u64 = 128 << 20;
 
@@ -52,14 +54,24 @@ pub(crate) enum Source<'a> {
     File(&'a Container),
     /// Nowhere: they are made up.
     Synthetic,
+    /// The caller.
+    Memory(&'a Planes),
 }
+
+/// Planes of tensors as a model file would hold them, by name.
+pub type Planes = BTreeMap<String, Vec<u8>>;
 
 impl Source<'_> {
     /// As [`Container::stream`].
-    fn stream(self, layout: &Layout, unit: usize, take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn stream(self, layout: &Layout, unit: usize, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match self {
             Source::File(container) => container.stream(&layout.name, unit, take),
             Source::Synthetic => synthetic::stream(layout, unit, take),
+            Source::Memory(planes) => {
+                let plane = planes.get(&layout.name).filter(|p| p.len() as u64 == layout.bytes());
+                let plane = plane.unwrap_or_else(|| panic!("`{}` was not given whole", layout.name));
+                plane.chunks((PIECE_BYTES / unit).max(1) * unit).try_for_each(&mut take)
+            }
         }
     }
 }

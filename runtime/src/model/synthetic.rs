@@ -71,6 +71,7 @@ impl Header {
             ask: Some(task(23, vocabulary.tokens + 1, 64)),
             generate: Some(task(1, vocabulary.rows(), 256)),
             vqgan: Some(vqgan),
+            basis: Default::default(),
         };
         Header { config, recipe: Recipe::named("q4", 32).expect("a recipe of that name") }
     }

@@ -1,5 +1,6 @@
 //! The table of every tensor of a model file: name, shape, what it is made from. Loader, quantiser and report read it.
 
+use super::basis::{FOLDED_NORM, channel_scale};
 use super::config::{Config, Task, Vqgan};
 
 /// Which recipe entry decides the precision of a matrix.
@@ -95,6 +96,8 @@ pub enum Origin {
     BaseWithMean(Part, String),
     /// The task's own table, one row per id.
     OwnTable(Part, String),
+    /// Nothing published: what tells the file's basis. A run does not need it.
+    Basis,
 }
 
 /// One tensor of the file.
@@ -191,6 +194,14 @@ impl Config {
             }
         }
         t.vector("language.norm".into(), l.hidden, one("norm.weight".into()));
+        if self.basis.rotation.is_some() {
+            t.vector(FOLDED_NORM.into(), l.hidden, Origin::Basis);
+        }
+        for i in 0..if self.basis.scaled { l.layers } else { 0 } {
+            for ((name, _), [_, inputs]) in LINEARS.iter().zip(self.linear_shapes()) {
+                t.vector(channel_scale(i, name), inputs, Origin::Basis);
+            }
+        }
     }
 
     fn vision_tensors(&self, t: &mut Table) {

@@ -3,6 +3,7 @@
 mod ask;
 mod decode;
 mod generate;
+mod layerwise;
 mod measure;
 mod model;
 mod score;
@@ -10,6 +11,7 @@ mod trace;
 
 pub use ask::{Answer, Finish, Request, Timings, Token};
 pub use generate::{Draw, Generated, Grid, Row};
+pub use layerwise::{Inside, Layerwise, LoadedHead, LoadedLayer, project, ready_picture};
 pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
 pub use model::{Model, OpenOptions, Picture};
 pub use score::{Judged, Perplexity};

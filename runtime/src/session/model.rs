@@ -7,7 +7,7 @@ use crate::model::clip::{Clip, Projector};
 use crate::model::load::{Loader, Source};
 use crate::model::phi3::{Adapted, Phi3};
 use crate::model::vqgan::Decoder;
-use crate::model::{Config, Header, Task, Vocabulary};
+use crate::model::{Config, Header, Task, Vision, Vocabulary, WayBack};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
 use serde_json::json;
@@ -66,6 +66,8 @@ pub struct Model {
     preprocess: Option<Preprocess>,
     tasks: BTreeMap<Task, TaskWeights>,
     sha256: String,
+    /// Of a file in another basis than the published one.
+    pub(crate) way_back: Option<WayBack>,
 }
 
 /// A picture as the vision tower takes it.
@@ -104,7 +106,7 @@ fn synthetic_tokenizer(vocabulary: Vocabulary) -> Result<Tokenizer, String> {
 /// How pictures are made ready for the vision tower, if there is one.
 ///
 /// *Errors*: one line that says what is wrong.
-fn preprocess(config: &Config) -> Result<Option<Preprocess>, String> {
+pub(super) fn preprocess(config: &Config) -> Result<Option<Preprocess>, String> {
     let Some(v) = &config.vision else { return Ok(None) };
     let preprocess = Preprocess::new(&serde_json::to_vec(&v.preprocessor).unwrap_or_default())?;
     if preprocess.crop as usize != v.image {
@@ -187,8 +189,12 @@ impl Model {
             tasks.insert(*task, TaskWeights { adapted, projector, rows, decoder });
         }
         loader.verify_rest()?;
+        let way_back = match source {
+            Source::File(container) => WayBack::read(container, config)?,
+            _ => None,
+        };
         log::info!("model {sha256}: {} MB on the device", gpu.allocated_bytes() >> 20);
-        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256 }))
+        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, way_back }))
     }
 
     /// What the model says of itself.
@@ -226,8 +232,28 @@ impl Model {
             .preprocess
             .as_ref()
             .ok_or_else(|| Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() })?;
-        let pixel_values = preprocess.run(picture);
-        let id = Sha256::digest(bytemuck::cast_slice(&pixel_values)).into();
-        Ok(Picture { pixel_values, id })
+        Ok(Picture::new(preprocess.run(picture)))
     }
+}
+
+impl Picture {
+    pub(super) fn new(pixel_values: Vec<f32>) -> Self {
+        let id = Sha256::digest(bytemuck::cast_slice(&pixel_values)).into();
+        Picture { pixel_values, id }
+    }
+}
+
+/// A picture's patches, `[P + 1][cols]`. Row 0 is the class token's and stays zero. A patch is `[3][p][p]`, as the
+/// convolution's weights.
+pub(super) fn vision_patches(v: &Vision, cols: usize, picture: &Picture) -> Vec<f32> {
+    let side = v.image / v.patch;
+    let mut patches = vec![0.0; (side * side + 1) * cols];
+    for (i, row) in patches.chunks_exact_mut(cols).skip(1).enumerate() {
+        let (top, left) = (i / side * v.patch, i % side * v.patch);
+        for (j, value) in row.iter_mut().take(v.patch_inputs()).enumerate() {
+            let (channel, y, x) = (j / (v.patch * v.patch), j / v.patch % v.patch, j % v.patch);
+            *value = picture.pixel_values[(channel * v.image + top + y) * v.image + left + x];
+        }
+    }
+    patches
 }
