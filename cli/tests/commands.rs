@@ -343,7 +343,7 @@ fn small() -> Header {
         vision_layers: 1,
         embed_rows: rows,
         head_rows: rows,
-        adapter: Adapter { rank, experts: 4, scale: 8.0 },
+        adapter: Adapter { rank, experts: 4, scale: 8.0, folded: false },
     };
     config.ask = Some(task(301, 16));
     config.generate = Some(task(367, 32));

@@ -2,7 +2,7 @@
 //! in the end.
 
 use crate::assemble::{Source, shape_of};
-use crate::calibrate::{Set, Side, Stages, judge_stages};
+use crate::calibrate::{Set, Side, Stages, folds_of, judge_stages};
 use crate::config::{Choices, describe};
 use crate::model::{ModelFile, Values, format_name};
 use crate::parallel::for_rows;
@@ -74,9 +74,12 @@ pub fn compare(
     };
     let tasks = Task::ALL.into_iter().filter(|t| model.config.task(*t).is_some()).collect();
     // What the command line said when the file was made is not known; the file's alpha stands for it.
-    let choices = Choices { tasks: Some(tasks), alpha_ask: alpha(Task::Ask), alpha_generate: alpha(Task::Generate) };
+    let folded = model.config.ask.iter().chain(&model.config.generate).any(|t| t.adapter.folded);
+    let choices =
+        Choices { tasks: Some(tasks), alpha_ask: alpha(Task::Ask), alpha_generate: alpha(Task::Generate), folded };
     let mut comparison = compare_tensors(&model, source, &parts, &choices, progress)?;
     if let Some(run) = run {
+        let choices = Choices { folded: false, ..choices };
         let reference = Job::new(&parts, &choices, Recipe::named("f16", 32).map_err(Error::Usage)?)?;
         let mut set: Set = reference.calibration_set(run.data, run.tokens)?;
         set.sequences.iter_mut().for_each(|s| s.held_back = true);
@@ -95,10 +98,17 @@ fn compare_tensors(
     let mut theirs = describe(parts, choices)?.config;
     theirs.basis = model.config.basis;
     let differences = differences(&serde_json::json!(model.config), &serde_json::json!(theirs));
-    let transform = transform(model, parts)?;
+    let mut transform = transform(model, parts)?;
+    let f16 = || Recipe::named("f16", 32).map_err(Error::Usage);
+    let folded = choices.folded.then(|| Job::new(parts, choices, f16()?)).transpose()?;
+    let gates = model.card()?.map(|c| c.gates).unwrap_or_default();
     let mut tensors = Vec::new();
     // What tells the basis was not published.
     for spec in model.specs.iter().filter(|s| s.origin != Origin::Basis) {
+        if let (Some(job), Some(layer)) = (&folded, spec.name.strip_suffix(".qkv").and_then(layer_of)) {
+            let gates = gates.get(layer).ok_or_else(|| model.container.wrong("has no gates in its `card`"))?;
+            transform.set_fold(layer, folds_of(job, layer, gates)?);
+        }
         let source = Source::find(parts, &model.config, spec)?;
         let values = model.values(spec)?;
         let [rows, cols] = shape_of(spec);
@@ -129,6 +139,11 @@ fn compare_tensors(
     }
     let (file, source) = (model.container.path().into(), root.into());
     Ok(Comparison { file, source, differences, tensors, stages: None })
+}
+
+/// The layer of a linear of the base.
+fn layer_of(stem: &str) -> Option<usize> {
+    stem.strip_prefix("language.layers.")?.parse().ok()
 }
 
 /// From the published basis to the file's.

@@ -49,7 +49,9 @@ impl ModelFile {
     }
 
     /// How it was calibrated, if it was.
-    fn card(&self) -> Result<Option<Card>> {
+    ///
+    /// *Errors*: it cannot be read.
+    pub fn card(&self) -> Result<Option<Card>> {
         let Ok(card) = self.container.metadata("card") else { return Ok(None) };
         let wrong = |e: serde_json::Error| self.container.wrong(format!("has a damaged `card`: {e}"));
         Ok(Some(serde_json::from_str(card).map_err(wrong)?))

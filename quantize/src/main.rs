@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use quantize::calibrate::{self, State};
+use quantize::calibrate::{self, Models, State};
 use quantize::compare::RunOn;
 use quantize::config::Choices;
 use quantize::export::ExportType;
@@ -13,7 +13,7 @@ use quantize::source::{Given, discover};
 use quantize::write::{Job, default_output};
 use quantize::{Error, Progress, Result};
 use runtime::gpu::Gpu;
-use runtime::model::{Recipe, Task};
+use runtime::model::Task;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -152,7 +152,8 @@ struct Make {
     /// Tasks to include [default: ask, and generate if any part of it is there].
     #[arg(long, value_delimiter = ',', value_name = "ask,generate")]
     tasks: Option<Vec<TaskArg>>,
-    /// Whether adapters stay exact. `folded` is not available yet.
+    /// Whether adapters stay beside the weights, computed as published, or are put into them with their gates fixed at their
+    /// means: they then cost nothing per token, and the report says how far that is from exact. For one task at a time.
     #[arg(long, value_enum, default_value = "exact")]
     adapters: AdaptersArg,
     /// alpha of the comprehension adapter [default: from accompanying settings, else twice the rank].
@@ -314,9 +315,6 @@ impl Progress for Bar {
 
 fn make(args: Make) -> Result<()> {
     let usage = |text: &str| Err(Error::Usage(text.into()));
-    if args.adapters == AdaptersArg::Folded {
-        return usage("--adapters folded is not available yet; leave it out for exact adapters");
-    }
     let Some(input) = args.input else { return usage("INPUT is missing") };
     if let Some(path) = &args.report {
         check_name(path)?;
@@ -327,11 +325,13 @@ fn make(args: Make) -> Result<()> {
         let task = |t: &TaskArg| if matches!(t, TaskArg::Ask) { Task::Ask } else { Task::Generate };
         tasks.iter().map(task).collect()
     });
-    let choices = Choices { tasks, alpha_ask: args.alpha_ask, alpha_generate: args.alpha_generate };
+    let folded = args.adapters == AdaptersArg::Folded;
+    let choices = Choices { tasks, alpha_ask: args.alpha_ask, alpha_generate: args.alpha_generate, folded };
     let found = discover(&input, &args.given.given())?;
     let output = args.output.unwrap_or_else(|| default_output(&input, &recipe));
-    let mut job = Job::new(&found, &choices, recipe)?;
-    let calibrates = job.methods.needs_calibration();
+    let mut models = Models::new(&found, &choices, recipe)?;
+    let job = &models.job;
+    let calibrates = job.needs_calibration();
     if args.calibrate.is_some() && !calibrates {
         return usage(&format!(
             "--calibrate changes nothing: method `{}` looks at the weights alone",
@@ -340,17 +340,17 @@ fn make(args: Make) -> Result<()> {
     }
     job.check_output(&output, args.force)?;
     if args.dry_run {
-        return say(&plan(&job, &output));
+        return say(&plan(job, &output));
     }
     let root = if input.is_dir() { input.as_path() } else { folder(&input) };
     let report = if calibrates {
         let gpu = open_device(args.device)?;
-        let reference = Job::new(&found, &choices, Recipe::named("f16", 32).map_err(Error::Usage)?)?;
         let set = job.calibration_set(args.calibrate.as_deref(), args.calibration_tokens)?;
-        let state = State::open(&output, calibrate::key(&job, &set, &gpu))?;
-        let bar = Bar::new(calibrate::work(&job) + job.values());
-        let outcome = calibrate::run(&mut job, &reference, &gpu, &set, &state, &bar)?;
-        let card = outcome.card(&job, &set);
+        let state = State::open(&output, calibrate::key(job, &set, &gpu))?;
+        let bar = Bar::new(calibrate::work(job) + job.values());
+        let outcome = models.calibrate(&gpu, &set, &state, &bar)?;
+        let job = &models.job;
+        let card = outcome.card(job, &set);
         if !args.force {
             card.check(args.max_kl, &output)?;
         }

@@ -57,6 +57,12 @@ pub struct Card {
     pub calibration_tokens: usize,
     /// Distance in words on data that was held back; nothing if there was none.
     pub figures: Option<Figures>,
+    /// The same of folding the adapters alone, without rounding anything; nothing if they were not folded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folding: Option<Figures>,
+    /// By layer and linear: the gates at which adapters were folded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<BTreeMap<String, Vec<f64>>>,
     /// By layer: mean cosine between the residual streams of the file and of the unquantised model after it.
     pub layer_cosines: Vec<f64>,
 }
@@ -91,6 +97,9 @@ impl Card {
         }
         if let Some(f) = &self.figures {
             put(line, format!("            held back: {}", f.text()));
+        }
+        if let Some(f) = &self.folding {
+            put(line, format!("            adapters folded, nothing rounded: {}", f.text()));
         }
         out
     }

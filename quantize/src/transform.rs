@@ -12,6 +12,7 @@
 //! | embedding, projector's last layer and bias | writes the stream | turned | |
 
 use crate::assemble::{Source, shape_of};
+use crate::matrix::multiply;
 use crate::methods::rotate;
 use crate::{Error, Result};
 use runtime::model::{Config, LINEARS, Language, Rotation, Spec, Task, value_scale};
@@ -84,6 +85,15 @@ fn place(name: &str) -> Place {
     found.unwrap_or(Place::Elsewhere)
 }
 
+/// An adapter of one linear with its gates fixed: `up` `[outputs][rank]` times `down` `[rank][inputs]` is added to W.
+#[derive(Debug, Clone)]
+pub struct Fold {
+    /// B.
+    pub up: Vec<f32>,
+    /// A, each row times its gate and the scale.
+    pub down: Vec<f32>,
+}
+
 /// What is done to the columns of a matrix.
 #[derive(Default)]
 struct Columns<'a> {
@@ -110,6 +120,8 @@ pub struct Transform {
     last_norm: Vec<f32>,
     /// By layer, as far as they are known.
     scales: Vec<Option<Scales>>,
+    /// Adapters to be put into the linears of one layer, in the order of [`LINEARS`].
+    fold: Option<(usize, [Fold; 4])>,
 }
 
 impl Transform {
@@ -126,6 +138,7 @@ impl Transform {
             norms: Vec::new(),
             last_norm: Vec::new(),
             scales: vec![None; l.layers],
+            fold: None,
         };
         if known || !config.basis.is_published() {
             for i in 0..l.layers {
@@ -150,6 +163,19 @@ impl Transform {
     /// Sets the factors of a layer's input channels.
     pub fn set_scales(&mut self, layer: usize, scales: Scales) {
         self.scales[layer] = Some(scales);
+    }
+
+    /// Puts adapters into the linears of this layer from now on, and into no others.
+    pub fn set_fold(&mut self, layer: usize, folds: [Fold; 4]) {
+        self.fold = Some((layer, folds));
+    }
+
+    fn fold(&self, place: Place) -> Option<&Fold> {
+        let (at, folds) = self.fold.as_ref()?;
+        match place {
+            Place::Linear { layer, linear } if layer == *at => Some(&folds[linear]),
+            _ => None,
+        }
     }
 
     /// The factors of a layer's input channels, if there are any.
@@ -226,8 +252,9 @@ impl Transform {
             _ => {}
         }
         let (over, across) = (self.columns(place), self.rows(place));
-        if over.rotation.is_none() && over.factors.is_empty() && across.rotation.is_none() && across.divisors.is_empty()
-        {
+        let fold = self.fold(place);
+        let changes = over.rotation.is_some() || !over.factors.is_empty() || across.rotation.is_some();
+        if !changes && across.divisors.is_empty() && fold.is_none() {
             return source.rows(range);
         }
         let wanted = if across.rotation.is_some() { 0..rows } else { range.clone() };
@@ -235,6 +262,10 @@ impl Transform {
         // Turned, one such value would be everywhere.
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             return Err(source.wrong_value(spec, wanted.start + i / cols, i % cols, values[i], "is not finite"));
+        }
+        if let Some(Fold { up, down }) = fold {
+            let rank = down.len() / cols;
+            multiply(&mut values, true, &up[wanted.start * rank..wanted.end * rank], down, [wanted.len(), rank, cols]);
         }
         for row in values.chunks_exact_mut(cols) {
             for factors in &over.factors {

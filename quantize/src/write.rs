@@ -12,7 +12,7 @@ use crate::transform::{Transform, read_norm};
 use crate::{Error, Progress, Result};
 use half::f16;
 use runtime::file::{Layout, Writer};
-use runtime::model::{Config, Kind, LINEARS, Recipe, Spec, Task};
+use runtime::model::{Class, Config, Kind, LINEARS, Recipe, Spec, Task};
 use safetensors::Dtype;
 use serde_json::json;
 use shaders::Packed;
@@ -42,6 +42,8 @@ pub struct Job<'a> {
     pub methods: Methods,
     /// From the published basis to the file's.
     pub transform: Transform,
+    /// Adapters that are put into the base weights and are no tensors of the file.
+    pub folded: Vec<(Spec, Source<'a>)>,
 }
 
 /// A tensor as it is stored.
@@ -71,6 +73,16 @@ impl<'a> Job<'a> {
             let source = Source::find(parts, &config, &spec)?;
             tensors.push((spec, source));
         }
+        let mut folded = Vec::new();
+        if choices.folded {
+            let mut beside = config.clone();
+            let tasks = beside.ask.iter_mut().chain(&mut beside.generate);
+            tasks.for_each(|t| t.adapter.folded = false);
+            for spec in beside.tensors().into_iter().filter(|s| s.class() == Some(Class::Adapter)) {
+                let source = Source::find(parts, &beside, &spec)?;
+                folded.push((spec, source));
+            }
+        }
         let mut tokenizer = vec![("tokenizer.json", parts.language.tokenizer_json.clone())];
         tokenizer.extend(parts.language.tokenizer_config.iter().map(|p| ("tokenizer_config.json", p.clone())));
         let with = |task: Task| config.task(task).is_some();
@@ -83,8 +95,14 @@ impl<'a> Job<'a> {
             ("image decoder", parts.vqgan.as_ref().map(|v| &v.weights).filter(|_| with(Task::Generate))),
         ];
         let parts = used.into_iter().filter_map(|(name, c)| Some((name, c?))).collect();
-        let transform = Transform::new(&config, methods.needs_calibration(), |name| read_norm(&tensors, name))?;
-        Ok(Job { config, recipe, tensors, tokenizer, notes, parts, methods, transform })
+        let calibrates = methods.needs_calibration() || choices.folded;
+        let transform = Transform::new(&config, calibrates, |name| read_norm(&tensors, name))?;
+        Ok(Job { config, recipe, tensors, tokenizer, notes, parts, methods, transform, folded })
+    }
+
+    /// Whether it has to be known what goes into the linears.
+    pub fn needs_calibration(&self) -> bool {
+        self.methods.needs_calibration() || !self.folded.is_empty()
     }
 
     /// Number of weights.
@@ -99,7 +117,8 @@ impl<'a> Job<'a> {
 
     /// Tensors of each used part that no tensor of the file is made from.
     pub fn surplus(&self) -> Vec<(&'static str, usize)> {
-        let used: BTreeSet<(&Path, &str)> = self.tensors.iter().flat_map(|(_, s)| s.tensors()).collect();
+        let used: BTreeSet<(&Path, &str)> =
+            self.tensors.iter().chain(&self.folded).flat_map(|(_, s)| s.tensors()).collect();
         let count = |c: &Checkpoint| {
             c.names().filter(|name| c.file_of(name).is_none_or(|file| !used.contains(&(file, *name)))).count()
         };
@@ -139,7 +158,7 @@ impl<'a> Job<'a> {
     /// *Errors*: a method that needs calibration; a read or write fault, a value that a format cannot hold, an interruption.
     /// Nothing is left behind.
     pub fn write(&self, output: &Path, root: &Path, progress: &dyn Progress) -> Result<Report> {
-        if self.methods.needs_calibration() {
+        if self.needs_calibration() {
             return Err(Error::Usage(format!("method `{}` needs calibration", self.recipe.method)));
         }
         self.write_with(output, root, None, progress)

@@ -1,7 +1,7 @@
 //! Files in another basis and calibrated files: they compute what they should, and looking inside finds the published basis.
 
 use quantize::assemble::shape_of;
-use quantize::calibrate::{self, Outcome, State};
+use quantize::calibrate::{self, Models, Outcome, State};
 use quantize::compare::{RunOn, compare};
 use quantize::config::Choices;
 use quantize::export::{ExportType, export};
@@ -46,21 +46,31 @@ fn recipe(name: &str, method: &str) -> Recipe {
 }
 
 /// Quantises the golden checkpoint; a method that needs it is calibrated on [`texts`].
-fn quantized(recipe: Recipe, name: &str, progress: &dyn Progress) -> quantize::Result<(PathBuf, Outcome)> {
+fn quantized_with(
+    choices: &Choices,
+    recipe: Recipe,
+    name: &str,
+    progress: &dyn Progress,
+) -> quantize::Result<(PathBuf, Outcome)> {
     let parts = parts();
     let output = scratch().join(name);
-    let mut job = Job::new(&parts, &Choices::default(), recipe)?;
-    if !job.methods.needs_calibration() {
+    let mut models = Models::new(&parts, choices, recipe)?;
+    let job = &models.job;
+    if !job.needs_calibration() {
         job.write(&output, &checkpoint(), progress)?;
         return Ok((output, Outcome::default()));
     }
-    let reference = Job::new(&parts, &Choices::default(), Recipe::named("f16", 32).expect("f16"))?;
     let set = job.calibration_set(Some(&texts()), 8192)?;
-    let state = State::open(&output, calibrate::key(&job, &set, gpu()))?;
-    let outcome = calibrate::run(&mut job, &reference, gpu(), &set, &state, progress)?;
-    job.write_calibrated(&output, &checkpoint(), &state, outcome.card(&job, &set), progress)?;
+    let state = State::open(&output, calibrate::key(job, &set, gpu()))?;
+    let outcome = models.calibrate(gpu(), &set, &state, progress)?;
+    let card = outcome.card(&models.job, &set);
+    models.job.write_calibrated(&output, &checkpoint(), &state, card, progress)?;
     state.remove();
     Ok((output, outcome))
+}
+
+fn quantized(recipe: Recipe, name: &str, progress: &dyn Progress) -> quantize::Result<(PathBuf, Outcome)> {
+    quantized_with(&Choices::default(), recipe, name, progress)
 }
 
 /// Every stage of the golden question within `bound`, ids and text equal.
@@ -157,6 +167,36 @@ fn calibrated_files_are_nearer_than_rounded_ones_and_say_how_near() {
     for (method, kl, nmse) in &found[1..] {
         assert!(kl < &(0.6 * found[0].1) && nmse < &(0.6 * found[0].2), "{method}: {found:?}");
     }
+}
+
+/// A folded file has no adapters and computes what the exact one does with its gates at their means; the card says how far
+/// that is, and that rounding comes on top.
+#[test]
+fn folded_adapters_cost_what_the_card_says() {
+    let choices = Choices { tasks: Some(vec![Task::Ask]), folded: true, ..Default::default() };
+    let make = |name: &str, method: &str, file: &str| {
+        let recipe = recipe(name, method);
+        quantized_with(&choices, recipe, file, &Quiet).expect("quantised")
+    };
+    let (file, outcome) = make("f16", "nearest", "folded-f16.safetensors");
+    let (folding, whole) = (outcome.folding.expect("measured"), outcome.figures.expect("measured"));
+    assert!(folding.kl > 1e-4 && (whole.kl / folding.kl - 1.0).abs() < 0.02, "{folding:?} {whole:?}");
+    let model = ModelFile::open(&file).expect("a model file");
+    assert!(model.specs.iter().all(|s| !s.name.starts_with("ask.layers.")));
+    let opened = Model::open(&file, &OpenOptions { on: Some(gpu().clone()), ..Default::default() }).expect("opens");
+    let session = Session::new(&opened, SessionOptions::default()).expect("a session");
+    let exact = Model::open(tests::tiny("f16"), &OpenOptions { on: Some(gpu().clone()), ..Default::default() });
+    let exact = Session::new(&exact.expect("opens"), SessionOptions::default()).expect("a session");
+    assert!(session.dispatches_per_token() < exact.dispatches_per_token());
+    let (_, rounded) = make("q4", "best", "folded-q4.safetensors");
+    assert!(rounded.figures.expect("measured").kl > folding.kl);
+    assert_eq!(rounded.folding.expect("measured"), folding);
+    let same = compare(&file, &checkpoint(), &Given::default(), None, &Quiet).expect("a comparison");
+    assert!(same.tensors.iter().all(|t| t.nmse < 1e-6), "its linears are the published ones with the adapters in them");
+    // Both tasks cannot lie in the same base.
+    let both = Choices { folded: true, ..Default::default() };
+    let error = Models::new(&parts(), &both, recipe("f16", "nearest")).err().expect("refused");
+    assert!(error.exit_code() == 2 && error.to_string().contains("--tasks ask"), "{error}");
 }
 
 /// Stops after so many values.

@@ -12,15 +12,18 @@ pub use judge::{Figures, Judge, Rows};
 pub use set::{Sequence, Set};
 pub use state::{LayerNotes, LayerState, State, Streams};
 
+use crate::assemble::shape_of;
+use crate::config::Choices;
 use crate::matrix::{Factor, Gram};
 use crate::methods::awq::{self, Heads};
 use crate::methods::{Inputs, Rounding, rotate};
 use crate::report::{Card, put};
-use crate::transform::Scales;
+use crate::source::Parts;
+use crate::transform::{Fold, Scales};
 use crate::write::{Job, Stored};
 use crate::{Error, Progress, Quiet, Result};
 use runtime::gpu::Gpu;
-use runtime::model::{Config, Header, LINEARS, Planes, Rotation, Spec, Task};
+use runtime::model::{Adapter, Config, Header, LINEARS, Planes, Recipe, Rotation, Spec, Task};
 use runtime::text::Tokenizer;
 use runtime::{Inside, Layerwise, LoadedLayer, Picture, project, ready_picture};
 use serde::Serialize;
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub layers: Vec<LayerNotes>,
     /// Over what was held back.
     pub figures: Option<Figures>,
+    /// The same of folding the adapters alone, if they were.
+    pub folding: Option<Figures>,
 }
 
 impl Outcome {
@@ -53,6 +58,8 @@ impl Outcome {
             calibration_sha256: set.sha256.clone(),
             calibration_tokens: set.tokens(),
             figures: self.figures,
+            folding: self.folding,
+            gates: self.layers.iter().filter_map(|l| l.gates.clone()).collect(),
             layer_cosines: self.layers.iter().map(|l| l.cosine).collect(),
         }
     }
@@ -246,18 +253,21 @@ impl Collected {
     }
 }
 
-/// The inputs of a layer's four linears.
+/// The inputs of a layer's four linears, and the gates of their adapters.
 struct Statistics<'a> {
     job: &'a Job<'a>,
     layer: usize,
     inputs: [Collected; 4],
+    /// Sums over tokens, by linear; all tasks'.
+    gates: [Vec<f64>; 4],
+    tokens: usize,
 }
 
 impl<'a> Statistics<'a> {
     fn new(job: &'a Job<'a>, layer: usize) -> Self {
         let products = job.methods.rounding == Rounding::Gptq;
         let inputs = job.config.linear_shapes().map(|[_, width]| Collected::new(width, products));
-        Statistics { job, layer, inputs }
+        Statistics { job, layer, inputs, gates: Default::default(), tokens: 0 }
     }
 
     /// Rows of the stream as qkv or gate_up reads them in the file's basis, before they are divided by factors.
@@ -281,6 +291,7 @@ impl<'a> Statistics<'a> {
 
     /// Before a sequence goes through the layer.
     fn before(&mut self, stream: &[f32]) {
+        self.tokens += stream.len() / self.job.config.language.hidden;
         for chunk in stream.chunks(CHUNK * self.job.config.language.hidden) {
             let rows = self.normed(chunk, false);
             self.inputs[0].add(&rows);
@@ -296,8 +307,27 @@ impl<'a> Statistics<'a> {
                 self.inputs[2].add(&rows);
             }
             Inside::Inner => self.inputs[3].add(values),
+            // Which are folded only where there is one task.
+            Inside::Gates(linear) if !self.job.folded.is_empty() => {
+                let experts = tasks(&self.job.config).first().and_then(|t| self.job.config.task(*t));
+                let experts = experts.map_or(1, |t| t.adapter.experts);
+                if let Some(i) = LINEARS.iter().position(|(name, _)| *name == linear) {
+                    let sums = &mut self.gates[i];
+                    sums.resize(experts, 0.0);
+                    for row in values.chunks_exact(experts) {
+                        sums.iter_mut().zip(row).for_each(|(s, g)| *s += f64::from(*g));
+                    }
+                }
+            }
             Inside::Gates(_) => {}
         }
+    }
+
+    /// Mean gates by linear, if adapters are to be folded.
+    fn mean_gates(&self) -> Option<BTreeMap<String, Vec<f64>>> {
+        let mean = |sums: &Vec<f64>| sums.iter().map(|s| s / self.tokens.max(1) as f64).collect();
+        let named = LINEARS.iter().zip(&self.gates).map(|((name, _), sums)| ((*name).to_owned(), mean(sums)));
+        (!self.job.folded.is_empty()).then(|| named.collect())
     }
 
     /// Factors of the input channels, if the recipe asks for them.
@@ -333,70 +363,145 @@ pub fn work(job: &Job) -> u64 {
 /// Running a layer over the calibration data takes about as long as handling its values so often.
 const RUN_WORK: u64 = 8;
 
-/// Collects, rounds and judges every layer. `job`'s transformation is complete afterwards and `state` holds the linears;
-/// `reference` is the same model in f16 and the published basis.
-///
-/// *Errors*: a read or write fault, values that are no numbers, an interruption, those of the device.
-pub fn run(
-    job: &mut Job,
-    reference: &Job,
-    gpu: &Gpu,
-    set: &Set,
-    state: &State,
-    progress: &dyn Progress,
-) -> Result<Outcome> {
-    let longest = set.longest();
-    let mut plain = Layerwise::new(gpu, Side::header(reference), longest)?;
-    let mut rounded = Layerwise::new(gpu, Side::header(job), longest)?;
-    let mut outcome = Outcome::default();
-    let mut streams = match state.streams() {
-        Some(streams) => streams,
-        None => start(job, reference, gpu, set)?,
-    };
-    let layer_work = layer_values(&job.config);
-    for layer in 0..streams.layers {
-        let kept = state.layer(layer)?;
-        outcome.layers.push(kept.notes);
-        if let Some(scales) = kept.scales {
-            job.transform.set_scales(layer, scales);
-        }
-        progress.advance((RUN_WORK + 1) * layer_work);
-    }
-    let tasks = tasks(&job.config);
-    for layer in streams.layers..job.config.language.layers {
-        let loaded = {
-            let planes = reference.planes(&layer_specs(&reference.config, layer), &Stopping(progress))?;
-            plain.load(layer, &planes, &tasks, true)?
-        };
-        let (inputs, scales) = collect(job, layer, &plain, &loaded, set, &mut streams, progress)?;
-        drop(loaded);
-        if let Some(scales) = &scales {
-            job.transform.set_scales(layer, scales.clone());
-        }
-        let mut kept = LayerState { scales, ..Default::default() };
-        round(job, layer, inputs, &mut kept, progress)?;
+/// The jobs that calibrating takes: one model in several forms.
+pub struct Models<'a> {
+    /// What is to be written.
+    pub job: Job<'a>,
+    /// In f16 and the published basis, adapters beside the weights: what it is measured against.
+    reference: Job<'a>,
+    /// The same with folded adapters, where they are to be.
+    folded: Option<Job<'a>>,
+}
 
-        let is_rounded = |spec: &Spec| LINEARS.iter().any(|(l, _)| spec.name == format!("language.layers.{layer}.{l}"));
-        let others: Vec<Spec> = layer_specs(&job.config, layer).into_iter().filter(|s| !is_rounded(s)).collect();
-        let loaded = {
-            let mut planes = job.planes(&others, &Stopping(progress))?;
-            planes.extend(kept.planes.iter().map(|(n, p)| (n.clone(), p.clone())));
-            rounded.load(layer, &planes, &tasks, false)?
-        };
-        for (s, stream) in set.sequences.iter().zip(&mut streams.after).filter(|(s, _)| s.held_back) {
-            go_on(progress)?;
-            rounded.run(&loaded, s.task, stream, |_, _| {})?;
-        }
-        let rows = compare_streams(job.config.language.hidden, job.transform.rotation(), &streams);
-        kept.notes.cosine = rows.cosine();
-        kept.notes.stream_nmse = rows.nmse();
-        streams.layers = layer + 1;
-        state.save_layer(layer, &kept)?;
-        state.save_streams(&streams)?;
-        outcome.layers.push(kept.notes);
+impl<'a> Models<'a> {
+    /// *Errors*: as [`Job::new`].
+    pub fn new(parts: &'a Parts, choices: &Choices, recipe: Recipe) -> Result<Self> {
+        let f16 = || Recipe::named("f16", 32).map_err(Error::Usage);
+        let folded = choices.folded.then(|| Job::new(parts, choices, f16()?)).transpose()?;
+        let reference = Job::new(parts, &Choices { folded: false, ..choices.clone() }, f16()?)?;
+        Ok(Models { job: Job::new(parts, choices, recipe)?, reference, folded })
     }
-    outcome.figures = judge_words([reference, &*job], [&plain, &rounded], set, &streams, progress)?;
-    Ok(outcome)
+
+    /// Collects, rounds and judges every layer. The job's transformation is complete afterwards, and `state` holds the linears.
+    ///
+    /// *Errors*: a read or write fault, values that are no numbers, an interruption, those of the device.
+    pub fn calibrate(&mut self, gpu: &Gpu, set: &Set, state: &State, progress: &dyn Progress) -> Result<Outcome> {
+        let longest = set.longest();
+        let mut plain = Layerwise::new(gpu, self.reference.header(), longest)?;
+        let mut rounded = Layerwise::new(gpu, self.job.header(), longest)?;
+        let mut folding = self.folded.as_ref().map(|f| Layerwise::new(gpu, f.header(), longest)).transpose()?;
+        let mut outcome = Outcome::default();
+        let mut streams = match state.streams() {
+            Some(streams) => streams,
+            None => self.start(gpu, set)?,
+        };
+        for layer in 0..streams.layers {
+            let kept = state.layer(layer)?;
+            outcome.layers.push(kept.notes);
+            if let Some(scales) = kept.scales {
+                self.job.transform.set_scales(layer, scales);
+            }
+            progress.advance((RUN_WORK + 1) * layer_values(&self.job.config));
+        }
+        let (tasks, width) = (tasks(&self.job.config), self.job.config.language.hidden);
+        let quiet = Stopping(progress);
+        for layer in streams.layers..self.job.config.language.layers {
+            let loaded = {
+                let specs = layer_specs(&self.reference.config, layer);
+                plain.load(layer, &self.reference.planes(&specs, &quiet)?, &tasks, true)?
+            };
+            let Learnt { inputs, scales, gates } =
+                collect(&self.job, layer, &plain, &loaded, set, &mut streams.before, progress)?;
+            drop(loaded);
+            let mut kept = LayerState { scales, ..Default::default() };
+            if let Some(scales) = &kept.scales {
+                self.job.transform.set_scales(layer, scales.clone());
+            }
+            if let Some(gates) = &gates {
+                self.fold(layer, gates)?;
+            }
+            round(&self.job, layer, inputs, &mut kept, progress)?;
+
+            let loaded = {
+                let linears = LINEARS.map(|(l, _)| format!("language.layers.{layer}.{l}"));
+                let others = layer_specs(&self.job.config, layer).into_iter().filter(|s| !linears.contains(&s.name));
+                let mut planes = self.job.planes(&others.collect::<Vec<_>>(), &quiet)?;
+                planes.extend(kept.planes.iter().map(|(n, p)| (n.clone(), p.clone())));
+                rounded.load(layer, &planes, &tasks, false)?
+            };
+            run_all(&rounded, &loaded, set, &mut streams.after, progress)?;
+            drop(loaded);
+            if let (Some(job), Some(model)) = (&self.folded, &mut folding) {
+                let planes = job.planes(&layer_specs(&job.config, layer), &quiet)?;
+                let loaded = model.load(layer, &planes, &tasks, false)?;
+                run_all(model, &loaded, set, &mut streams.folded, progress)?;
+            }
+            let rows = compare_streams(width, self.job.transform.rotation(), &streams.before, &streams.after);
+            kept.notes = LayerNotes { cosine: rows.cosine(), stream_nmse: rows.nmse(), gates, ..kept.notes };
+            streams.layers = layer + 1;
+            state.save_layer(layer, &kept)?;
+            state.save_streams(&streams)?;
+            outcome.layers.push(kept.notes);
+        }
+        let before = &streams.before;
+        outcome.figures =
+            judge_words([&self.reference, &self.job], [&plain, &rounded], set, [before, &streams.after], progress)?;
+        if let (Some(job), Some(model)) = (&self.folded, &folding) {
+            outcome.folding =
+                judge_words([&self.reference, job], [&plain, model], set, [before, &streams.folded], progress)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Streams before the first layer.
+    fn start(&self, gpu: &Gpu, set: &Set) -> Result<Streams> {
+        let pictures = ready_pictures(&self.reference.config, set)?;
+        let before = embedded(&self.reference, gpu, set, &pictures, |_| true, &Quiet)?;
+        let after = embedded(&self.job, gpu, set, &pictures, |s| s.held_back, &Quiet)?;
+        let held_back = |(s, b): (&Sequence, &Vec<f32>)| if s.held_back { b.clone() } else { Vec::new() };
+        let folded = self.folded.iter().flat_map(|_| set.sequences.iter().zip(&before).map(held_back)).collect();
+        Ok(Streams { layers: 0, before, after, folded })
+    }
+
+    /// Puts the adapters of a layer into its linears, with these gates.
+    fn fold(&mut self, layer: usize, gates: &BTreeMap<String, Vec<f64>>) -> Result<()> {
+        let folds = folds_of(&self.job, layer, gates)?;
+        if let Some(folded) = &mut self.folded {
+            folded.transform.set_fold(layer, folds.clone());
+        }
+        self.job.transform.set_fold(layer, folds);
+        Ok(())
+    }
+}
+
+/// The adapters of a layer with these gates.
+///
+/// *Errors*: a read fault.
+pub(crate) fn folds_of(job: &Job, layer: usize, gates: &BTreeMap<String, Vec<f64>>) -> Result<[Fold; 4]> {
+    let [a, b, c, d] = LINEARS.map(|(linear, _)| fold_of(job, layer, linear, gates));
+    Ok([a?, b?, c?, d?])
+}
+
+/// The adapter of a linear with its gates fixed.
+fn fold_of(job: &Job, layer: usize, linear: &str, gates: &BTreeMap<String, Vec<f64>>) -> Result<Fold> {
+    let task = tasks(&job.config)[0];
+    let Adapter { rank, experts, scale, .. } = job.config.task(task).map(|t| t.adapter.clone()).unwrap_or_default();
+    let read = |way: &str| -> Result<Vec<f32>> {
+        let name = format!("{}.layers.{layer}.{linear}.{way}", task.name());
+        let found = job.folded.iter().find(|(spec, _)| spec.name == name);
+        let (spec, source) = found.ok_or_else(|| Error::Usage(format!("`{name}` is in no table of tensors")))?;
+        source.rows(0..shape_of(spec)[0])
+    };
+    let (up, mut down) = (read("up")?, read("down")?);
+    let inputs = down.len() / (rank + experts);
+    // Without the router.
+    down.truncate(rank * inputs);
+    for (k, row) in down.chunks_exact_mut(inputs).enumerate() {
+        let gate = gates.get(linear).and_then(|g| g.get(k / (rank / experts))).copied().unwrap_or_default();
+        let factor = (f64::from(scale) * gate) as f32;
+        row.iter_mut().for_each(|v| *v *= factor);
+    }
+    Ok(Fold { up, down })
 }
 
 /// Asks whether to stop, and leaves counting to others.
@@ -414,12 +519,26 @@ fn go_on(progress: &dyn Progress) -> Result<()> {
     if progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// Streams before the first layer.
-fn start(job: &Job, reference: &Job, gpu: &Gpu, set: &Set) -> Result<Streams> {
-    let pictures = ready_pictures(&reference.config, set)?;
-    let before = embedded(reference, gpu, set, &pictures, |_| true, &Quiet)?;
-    let after = embedded(job, gpu, set, &pictures, |s| s.held_back, &Quiet)?;
-    Ok(Streams { layers: 0, before, after })
+/// What a layer's run taught.
+struct Learnt {
+    inputs: [Inputs; 4],
+    scales: Option<Scales>,
+    gates: Option<BTreeMap<String, Vec<f64>>>,
+}
+
+/// Takes sequences through a layer; those without a stream are left out.
+fn run_all(
+    model: &Layerwise,
+    loaded: &LoadedLayer,
+    set: &Set,
+    streams: &mut [Vec<f32>],
+    progress: &dyn Progress,
+) -> Result<()> {
+    for (s, stream) in set.sequences.iter().zip(streams).filter(|(_, stream)| !stream.is_empty()) {
+        go_on(progress)?;
+        model.run(loaded, s.task, stream, |_, _| {})?;
+    }
+    Ok(())
 }
 
 /// Takes all sequences through a layer of the unquantised model; what is not held back is collected.
@@ -429,13 +548,13 @@ fn collect(
     model: &Layerwise,
     loaded: &LoadedLayer,
     set: &Set,
-    streams: &mut Streams,
+    streams: &mut [Vec<f32>],
     progress: &dyn Progress,
-) -> Result<([Inputs; 4], Option<Scales>)> {
+) -> Result<Learnt> {
     let mut statistics = Statistics::new(job, layer);
     let total: usize = set.sequences.iter().map(|s| s.ids.len()).sum();
     let run_work = RUN_WORK * layer_values(&job.config);
-    for (s, stream) in set.sequences.iter().zip(&mut streams.before) {
+    for (s, stream) in set.sequences.iter().zip(streams) {
         go_on(progress)?;
         match s.held_back {
             true => model.run(loaded, s.task, stream, |_, _| {})?,
@@ -446,7 +565,7 @@ fn collect(
         }
         progress.advance(run_work * s.ids.len() as u64 / total.max(1) as u64);
     }
-    let scales = statistics.scales();
+    let (scales, gates) = (statistics.scales(), statistics.mean_gates());
     let rounding = if job.recipe.has_q4() { job.methods.rounding } else { Rounding::Nearest };
     let mut inputs = [Inputs::Unknown, Inputs::Unknown, Inputs::Unknown, Inputs::Unknown];
     for (i, collected) in statistics.inputs.into_iter().enumerate() {
@@ -456,7 +575,7 @@ fn collect(
             Error::Usage(format!("calibration: what goes into `language.layers.{layer}.{name}` are not numbers"))
         })?;
     }
-    Ok((inputs, scales))
+    Ok(Learnt { inputs, scales, gates })
 }
 
 /// Rounds the linears of a layer.
@@ -475,7 +594,7 @@ fn judge_words(
     sides: [&dyn Side; 2],
     models: [&Layerwise; 2],
     set: &Set,
-    streams: &Streams,
+    streams: [&Vec<Vec<f32>>; 2],
     progress: &dyn Progress,
 ) -> Result<Option<Figures>> {
     let config = &models[0].header().config;
@@ -505,7 +624,7 @@ fn judge_words(
                 let chunk = first..(first + CHUNK).min(ids.len());
                 let mut both = [Vec::new(), Vec::new()];
                 for (side, found) in both.iter_mut().enumerate() {
-                    let stream = if side == 0 { &streams.before[i] } else { &streams.after[i] };
+                    let stream = &streams[side][i];
                     let rows: Vec<f32> = chunk
                         .clone()
                         .filter(|at| judged(*at))
@@ -576,34 +695,31 @@ pub fn judge_stages(
     let pictures = ready_pictures(config, set)?;
     let before = embedded(reference, gpu, set, &pictures, |_| true, progress)?;
     let after = embedded(file, gpu, set, &pictures, |_| true, progress)?;
-    let mut streams = Streams { layers: 0, before, after };
+    let mut streams = Streams { before, after, ..Default::default() };
     let mut plain = Layerwise::new(gpu, header.clone(), set.longest())?;
     let mut other = Layerwise::new(gpu, file.header(), set.longest())?;
     let tasks = tasks(config);
     let stage = |name: String, rows: Rows| Stage { name, cosine: rows.cosine(), nmse: rows.nmse() };
-    let rows = compare_streams(config.language.hidden, file.rotation(), &streams);
+    let rows = compare_streams(config.language.hidden, file.rotation(), &streams.before, &streams.after);
     let mut stages = vec![stage("embeds".into(), rows)];
     for layer in 0..config.language.layers {
         for (side, model, all) in [(reference, &mut plain, &mut streams.before), (file, &mut other, &mut streams.after)]
         {
             let planes = side.planes(&layer_specs(&model.header().config, layer), progress)?;
             let loaded = model.load(layer, &planes, &tasks, false)?;
-            for (s, stream) in set.sequences.iter().zip(all) {
-                go_on(progress)?;
-                model.run(&loaded, s.task, stream, |_, _| {})?;
-            }
+            run_all(model, &loaded, set, all, progress)?;
         }
-        let rows = compare_streams(config.language.hidden, file.rotation(), &streams);
+        let rows = compare_streams(config.language.hidden, file.rotation(), &streams.before, &streams.after);
         stages.push(stage(format!("layers.{layer}.out"), rows));
     }
-    let figures = judge_words([reference, file], [&plain, &other], set, &streams, progress)?;
+    let figures = judge_words([reference, file], [&plain, &other], set, [&streams.before, &streams.after], progress)?;
     Ok(Stages { data: set.source.clone(), data_sha256: set.sha256.clone(), stages, figures })
 }
 
 /// Compares streams in the published basis; sequences that only one side has do not count.
-fn compare_streams(width: usize, rotation: Option<&Rotation>, streams: &Streams) -> Rows {
+fn compare_streams(width: usize, rotation: Option<&Rotation>, before: &[Vec<f32>], after: &[Vec<f32>]) -> Rows {
     let mut rows = Rows::default();
-    for (before, after) in streams.before.iter().zip(&streams.after).filter(|(_, after)| !after.is_empty()) {
+    for (before, after) in before.iter().zip(after).filter(|(_, after)| !after.is_empty()) {
         let mut back = after.clone();
         if let Some(rotation) = rotation {
             back.chunks_exact_mut(width).for_each(|row| rotation.undo(row, 1));

@@ -36,6 +36,8 @@ pub struct LayerNotes {
     pub cosine: f64,
     /// Mean square of their difference over mean square of the first.
     pub stream_nmse: f64,
+    /// Mean gates by linear, where adapters were folded.
+    pub gates: Option<BTreeMap<String, Vec<f64>>>,
 }
 
 /// Residual streams after a layer: of the unquantised model, and of the file where it is judged.
@@ -47,6 +49,8 @@ pub struct Streams {
     pub before: Vec<Vec<f32>>,
     /// By sequence; empty of those that nothing is judged by.
     pub after: Vec<Vec<f32>>,
+    /// The same of the unquantised model with folded adapters; empty if they are not.
+    pub folded: Vec<Vec<f32>>,
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {
@@ -145,7 +149,9 @@ impl State {
         let named = |kind: &str, all: &[Vec<f32>]| -> Vec<(String, Vec<u8>)> {
             all.iter().enumerate().map(|(i, s)| (format!("{kind} {i:06}"), bytes(s))).collect()
         };
-        let tensors = [named("before", &streams.before), named("after", &streams.after)].concat();
+        let tensors =
+            [named("before", &streams.before), named("after", &streams.after), named("folded", &streams.folded)]
+                .concat();
         self.put_tensors("streams", &tensors, streams.layers.to_string())
     }
 
@@ -155,7 +161,11 @@ impl State {
         let mut streams = Streams { layers: notes.parse().ok()?, ..Default::default() };
         // Names sort by sequence.
         for (name, bytes) in tensors {
-            let all = if name.starts_with("before") { &mut streams.before } else { &mut streams.after };
+            let all = match name.split_once(' ')?.0 {
+                "before" => &mut streams.before,
+                "after" => &mut streams.after,
+                _ => &mut streams.folded,
+            };
             all.push(floats(&bytes));
         }
         Some(streams)
@@ -182,7 +192,12 @@ mod tests {
             .unwrap();
         let before = (0..11).map(|i| vec![i as f32 / 3.0]).collect::<Vec<_>>();
         state
-            .save_streams(&Streams { layers: 1, before: before.clone(), after: vec![vec![], vec![f32::MIN]] })
+            .save_streams(&Streams {
+                layers: 1,
+                before: before.clone(),
+                after: vec![vec![], vec![f32::MIN]],
+                folded: vec![],
+            })
             .unwrap();
         let again = open("one");
         let layer = again.layer(0).unwrap();

@@ -240,10 +240,13 @@ impl<'a> Loader<'a> {
         Ok(HLora { linear, down, up, rank, experts, scale })
     }
 
-    /// The adapters of one layer, in the order of [`LINEARS`].
-    pub fn layer_adapters(&mut self, task: Task, layer: usize) -> Result<[HLora; 4]> {
+    /// The adapters of one layer, in the order of [`LINEARS`]; none if they lie in the base weights.
+    pub fn layer_adapters(&mut self, task: Task, layer: usize) -> Result<Option<[HLora; 4]>> {
+        if self.header.config.task(task).is_some_and(|t| t.adapter.folded) {
+            return Ok(None);
+        }
         let [a, b, c, d] = LINEARS.map(|(linear, _)| self.hlora(task, layer, linear));
-        Ok([a?, b?, c?, d?])
+        Ok(Some([a?, b?, c?, d?]))
     }
 
     /// Checks the hashes of everything in the file that has not been loaded, so that a damaged file never answers.

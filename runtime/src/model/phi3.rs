@@ -30,7 +30,7 @@ pub(crate) struct Adapted {
     pub embed: Matrix,
     /// Output head `[rows][d]`.
     pub head: Matrix,
-    /// Adapters by layer, in the order of [`LINEARS`].
+    /// Adapters by layer, in the order of [`LINEARS`]; none if they lie in the base weights.
     pub adapters: Vec<[HLora; 4]>,
 }
 
@@ -119,10 +119,10 @@ impl Layer {
     }
 
     /// This layer alone, of many tokens; `x` `[n, d]` is updated in place. `kv` holds one layer.
-    pub fn alone(&self, p: &mut Builder, l: &Language, adapters: &[HLora; 4], kv: &KvCache, x: Act) {
+    pub fn alone(&self, p: &mut Builder, l: &Language, adapters: Option<&[HLora; 4]>, kv: &KvCache, x: Act) {
         assert!(x.rows > 1, "what follows this layer is not known");
         let stream = p.stream(x, &self.input_norm, l.rms_norm_eps);
-        self.forward(p, l, Some(adapters), &kv.attention(l, 0), stream, &self.post_norm);
+        self.forward(p, l, adapters, &kv.attention(l, 0), stream, &self.post_norm);
     }
 
     /// One decoder layer over the residual stream `[n, d]`; `next` is the norm after it.
@@ -158,7 +158,9 @@ impl Adapted {
         Ok(Adapted {
             embed: loader.table(&format!("{}.embed", task.name()))?,
             head: loader.matrix_rows(&format!("{}.head", task.name()), head)?,
-            adapters: (0..config.language.layers).map(|i| loader.layer_adapters(task, i)).collect::<Result<_>>()?,
+            adapters: (0..config.language.layers)
+                .filter_map(|i| loader.layer_adapters(task, i).transpose())
+                .collect::<Result<_>>()?,
         })
     }
 }

@@ -51,7 +51,7 @@ impl Header {
             vision_layers,
             embed_rows: rows,
             head_rows: rows,
-            adapter: Adapter { rank, experts: 4, scale: 8.0 },
+            adapter: Adapter { rank, experts: 4, scale: 8.0, folded: false },
         };
         let vqgan = Vqgan {
             codes: vocabulary.codes,

@@ -111,6 +111,16 @@ pub struct Spec {
     pub origin: Origin,
 }
 
+impl Spec {
+    /// The class of a matrix.
+    pub fn class(&self) -> Option<Class> {
+        match self.kind {
+            Kind::Matrix { class, .. } => Some(class),
+            Kind::Table { .. } | Kind::Plain { .. } => None,
+        }
+    }
+}
+
 /// Prefix of CLIP's names.
 const CLIP: &str = "vision_model.";
 
@@ -246,7 +256,7 @@ impl Config {
         t.push(format!("{name}.embed"), Kind::Table { rows, cols: l.hidden }, table(rows, "embed_tokens.weight"));
         let rows = config.head_rows;
         t.matrix(format!("{name}.head"), Class::Head, [rows, l.hidden], table(rows, "lm_head.weight"));
-        for i in 0..l.layers {
+        for i in 0..if a.folded { 0 } else { l.layers } {
             for ((linear, source), [outputs, inputs]) in LINEARS.iter().zip(self.linear_shapes()) {
                 let stem = format!("{name}.layers.{i}.{linear}");
                 let from = |suffix: &str| format!("layers.{i}.{source}.{suffix}.weight");

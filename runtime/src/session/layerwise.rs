@@ -47,7 +47,7 @@ pub struct Layerwise {
 pub struct LoadedLayer {
     plans: BTreeMap<Task, Plan>,
     /// On the device as long as the plans.
-    _weights: (Layer, Vec<[HLora; 4]>),
+    _weights: (Layer, Vec<Option<[HLora; 4]>>),
 }
 
 /// The last norm and a task's head on the device.
@@ -107,7 +107,7 @@ impl Layerwise {
                 p.with_inputs();
             }
             let x = p.fixed(&self.stream, self.chunk, l.hidden);
-            layer.alone(&mut p, l, &adapters, &self.kv, x);
+            layer.alone(&mut p, l, adapters.as_ref(), &self.kv, x);
             plans.insert(*task, p.finish(&mut self.pool, &self.step)?);
             all_adapters.push(adapters);
         }
