@@ -254,6 +254,9 @@ pub struct Bench {
     /// Language layers of the synthetic model [default: as published, 32]
     #[arg(long, value_name = "N", requires = "synthetic", conflicts_with = "model")]
     pub layers: Option<usize>,
+    /// Weights that share a scale in the synthetic model: 32, 64 or 128
+    #[arg(long, value_name = "N", default_value_t = 32, conflicts_with = "model")]
+    pub group: usize,
     #[command(flatten)]
     pub on: On,
     /// What is measured

@@ -42,9 +42,9 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::NoDevice(_) | Error::Unfit { .. } => DEVICE,
+            Error::NoDevice(_) | Error::Unfit { .. } | Error::Faulty { .. } => DEVICE,
             Error::OutOfMemory { .. } => MEMORY,
-            Error::File { .. } => FILE,
+            Error::File { .. } | Error::Io { .. } | Error::Integrity { .. } | Error::Task(_) => FILE,
             Error::Picture { .. } => PICTURE,
             Error::Input { .. } => USAGE,
             Error::Cancelled => INTERRUPTED,

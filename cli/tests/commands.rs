@@ -335,7 +335,7 @@ fn bench_needs_one_model_and_something_to_measure() {
 
 /// HealthGPT-M3 with everything made small.
 fn small() -> Header {
-    let mut header = Header::m3(2);
+    let mut header = Header::m3(2, 32).unwrap();
     let config = &mut header.config;
     (config.language.hidden, config.language.heads, config.language.kv_heads) = (192, 2, 2);
     (config.language.intermediate, config.vocabulary.tokens, config.vocabulary.codes) = (256, 300, 64);

@@ -14,7 +14,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct ModelFile {
     /// The container.
-    pub container: Container,
+    pub container: Container<'static>,
     /// Dimensions.
     pub config: Config,
     /// Formats.

@@ -42,6 +42,25 @@ pub enum Error {
         /// What is wrong, naming tensor, found and expected.
         problem: String,
     },
+    /// A file could not be read.
+    #[error("{}: {problem}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        problem: String,
+    },
+    /// A model file is not the one that was expected, or not as it was written: a hash differs.
+    #[error("{}: {problem}", path.display())]
+    Integrity {
+        /// The file.
+        path: PathBuf,
+        /// Whose hash.
+        problem: String,
+    },
+    /// The model file, or the model as it was opened, lacks the part that a task needs.
+    #[error("{0}")]
+    Task(String),
     /// A picture cannot be read.
     #[error("picture {name}: {problem}")]
     Picture {
@@ -66,7 +85,17 @@ pub enum Error {
         /// Positions that the cache holds.
         have: usize,
     },
-    /// The caller cancelled.
+    /// The device computes wrongly.
+    #[error("{device} gives a wrong answer in kernel {kernel}: {problem}")]
+    Faulty {
+        /// Device as its driver names it.
+        device: String,
+        /// Kernel and variant.
+        kernel: String,
+        /// How far off it is.
+        problem: String,
+    },
+    /// The caller cancelled, or the time that a call was given is over.
     #[error("cancelled")]
     Cancelled,
 }

@@ -10,8 +10,9 @@ mod session;
 pub mod text;
 
 pub use error::{Error, Result};
+pub use plan::{Control, Pace, Submission, Submissions};
 pub use session::{
-    Answer, Draw, Finish, Generated, Grid, Inside, Judged, KernelTime, Kernels, Layerwise, LoadedHead, LoadedLayer,
-    Measured, Model, OpenOptions, Perplexity, Picture, Request, Row, Session, SessionOptions, Speed, Tensor, Timings,
-    Token, Trace, Values, Workload, project, ready_picture,
+    Answer, By, Draw, Finish, Footprint, Generated, Grid, Inside, Judged, KernelTime, Kernels, Layerwise, LoadedHead,
+    LoadedLayer, Measured, Model, ModelSummary, OpenOptions, Perplexity, Picture, Progress, Request, Row, Session,
+    SessionOptions, Speed, Tensor, Timings, Token, Trace, Values, Workload, project, ready_picture,
 };

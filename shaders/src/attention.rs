@@ -87,6 +87,7 @@ fn cases() -> Vec<Case> {
         Shape { name: "prefill, grouped heads", heads: 9, kv_heads: 3, head_dim: 64, n: 7, pos: 60, ..base },
         Shape { name: "prefill, window of 5 past two tiles", n: 9, pos: 150, window: 5, ..base },
         Shape { name: "prefill, window of 70", n: 12, pos: 80, window: 70, kv: KvFormat::F16, ..base },
+        Shape { name: "prefill, no window", n: 20, pos: 70, window: u32::MAX as usize, ..base },
         Shape { name: "prefill, window of 5", n: 20, pos: 0, window: 5, kv: KvFormat::F16, ..base },
         Shape { name: "not causal, one activation", head_dim: 16, n: 70, pos: 0, causal: false, ..base },
         Shape {

@@ -4,7 +4,7 @@ use crate::case::{input_f32, kv_output, kv_rounded, noise, output_f32};
 use crate::gemv::weight_inputs;
 use crate::hlora::{HLora, adapter, made_up};
 use crate::kernel::{REDUCTIONS, read, uniform, write};
-use crate::{Case, Format, Kernel, KvFormat, Step, attention, rope_append};
+use crate::{Case, Constant, Format, Kernel, KvFormat, Step, attention, hlora, rope_append};
 use bytemuck::{Pod, Zeroable};
 
 /// Largest head_dim.
@@ -38,6 +38,11 @@ pub const KERNEL: Kernel = Kernel {
     variants: REDUCTIONS,
     cases,
 };
+
+/// Makes room in workgroup memory for a head, and no more.
+pub fn constants(head_dim: usize) -> [Constant; 2] {
+    [("HEAD", head_dim as f64), ("HEAD4", head_dim as f64 / 4.0)]
+}
 
 /// Workgroups.
 pub fn grid(heads: u32, parts: u32) -> [u32; 3] {
@@ -85,6 +90,7 @@ fn cases() -> Vec<Case> {
             ..base
         },
         Shape { name: "window of 5", pos: 90, window: 5, ..base },
+        Shape { name: "no window", pos: 90, window: u32::MAX as usize, ..base },
         Shape { name: "three parts", pos: 150, parts: 3, ..base },
         Shape { name: "more parts than tiles", heads: 4, kv_heads: 2, pos: 70, parts: 4, ..base },
         Shape { name: "parts of a window", pos: 300, window: 130, parts: 2, ..base },
@@ -125,6 +131,8 @@ fn case(s: Shape) -> Case {
             imports.push(("weights", "weights_none"));
         }
     }
+    constants.extend(self::constants(d));
+    constants.push(hlora::constant(hlora.up_blocks.max(1) as usize));
     let turn =
         rope_append::Params { heads: s.heads as u32, kv_heads: s.kv_heads as u32, head_dim: d as u32, kv_factors: 0 };
     let rope = rope_append::table(s.pos + 1, d, 10000.0);

@@ -1,7 +1,7 @@
 //! What the kernels that add the way up of an adapter share; see `wgsl/shared/hlora.wgsl`. Source: HealthGPT §3.
 
 use crate::case::noise;
-use crate::{Format, Packed, gemv, hlora_gate};
+use crate::{Constant, Format, Packed, gemv, hlora_gate};
 use bytemuck::{Pod, Zeroable};
 
 /// Largest rank of an adapter that one workgroup holds.
@@ -16,6 +16,11 @@ pub struct HLora {
     pub experts: u32,
     pub up_blocks: u32,
     pub hlora_scale: f32,
+}
+
+/// Makes room in workgroup memory for an adapter of so many blocks of 32, and no more.
+pub fn constant(up_blocks: usize) -> Constant {
+    ("RANK4", up_blocks as f64 * 8.0)
 }
 
 /// An adapter's output for one token: B (gate * scale * A x), from u = (A x, R x).

@@ -2,7 +2,7 @@
 
 use crate::case::{input_f32, noise, output_f32};
 use crate::gemv::{FORMATS, weight_inputs};
-use crate::hlora::{HLora, adapter, made_up};
+use crate::hlora::{HLora, adapter, constant, made_up};
 use crate::kernel::{PORTABLE, read, uniform, write};
 use crate::{Case, Kernel, Step, swiglu};
 use bytemuck::{Pod, Zeroable};
@@ -46,7 +46,7 @@ fn cases() -> Vec<Case> {
             cases.push(Case {
                 name: format!("{name}, f {f}, rank {rank}, values of {size}"),
                 imports: vec![format.import()],
-                constants: format.constants(),
+                constants: [format.constants(), vec![constant(hlora.up_blocks as usize)]].concat(),
                 params: bytemuck::bytes_of(&Params { cols: f as u32, hlora }).to_vec(),
                 step: Step::new(0, 1),
                 inputs,

@@ -41,7 +41,7 @@ fn masked(scores: vec4<f32>, t0: u32, j: u32, n: u32) -> vec4<f32> {
         return select(vec4(NEVER), scores, vec4(j < n));
     }
     let own = step.pos + t0 + vec4(0u, 1u, 2u, 3u);
-    return select(vec4(NEVER), scores, (vec4(j) <= own) & (vec4(j) + params.window >= own));
+    return select(vec4(NEVER), scores, (vec4(j) <= own) & (vec4(j) >= own - min(own, vec4(params.window))));
 }
 
 @compute @workgroup_size(64)

@@ -31,9 +31,12 @@ struct Params {
 @group(0) @binding(3) var<storage, read> rope: array<vec2<f32>>; // [positions][head_dim / 2]: cos, sin
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>; // [heads head_dim / 4], or [parts][heads][head_dim / 4 + 1]
 
-var<workgroup> sh_q: array<vec4<f32>, 128>;
-var<workgroup> sh_k: array<vec4<f32>, 128>;
-var<workgroup> sh_v_own: array<vec4<f32>, 128>;
+// The smaller the arrays, the more workgroups share a core.
+override HEAD4: u32 = 128u; // a quarter of head_dim or more
+
+var<workgroup> sh_q: array<vec4<f32>, HEAD4>;
+var<workgroup> sh_k: array<vec4<f32>, HEAD4>;
+var<workgroup> sh_v_own: array<vec4<f32>, HEAD4>;
 var<workgroup> sh_sum: array<vec4<f32>, 128>; // [position groups][head_dim / 4]
 var<workgroup> sh_p: array<f32, 64>;
 

@@ -4,14 +4,11 @@
 
 use runtime::image::RgbPicture;
 use runtime::model::Task;
-use runtime::text::{Sampling, Turn};
+use runtime::text::Turn;
 use runtime::{Draw, Model, OpenOptions, Request, Session, SessionOptions};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     let named = std::env::var_os("HEALTHGPT_MODEL").map(PathBuf::from);
@@ -38,13 +35,7 @@ fn main() {
     };
     first_token("all to compute");
     first_token("the same question again");
-    let draw = Draw {
-        instruction: "Reconstruct the image.",
-        picture: Some(&picture),
-        sampling: Sampling::default(),
-        masked: true,
-        cancel: &NEVER,
-    };
+    let draw = Draw { picture: Some(&picture), ..Draw::new("Reconstruct the image.") };
     let start = Instant::now();
     generate.generate(&draw, |_| ControlFlow::Continue(())).expect("a picture");
     println!("a picture drawn in between: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);

@@ -3,15 +3,12 @@
 
 use runtime::image::{Options, RgbPicture, decode};
 use runtime::model::Task;
-use runtime::text::{Sampling, Turn};
+use runtime::text::Turn;
 use runtime::{Draw, Model, OpenOptions, Request, Session, SessionOptions};
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn demo(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo").join(path)
@@ -63,13 +60,7 @@ fn every_drawing_has_pytorchs_codes_and_its_structural_similarity() {
     for record in records("drawings.jsonl") {
         let shown = model().picture(&picture(&text(&record, "image"))).expect("a picture");
         let instruction = text(&record, "instruction");
-        let draw = Draw {
-            instruction: &instruction,
-            picture: Some(&shown),
-            sampling: Sampling::default(),
-            masked: true,
-            cancel: &NEVER,
-        };
+        let draw = Draw { picture: Some(&shown), ..Draw::new(&instruction) };
         let drawn = session.generate(&draw, |_| ControlFlow::Continue(())).expect("a picture");
         assert_eq!(serde_json::json!(drawn.codes), record["codes"], "{record}");
         let wanted = picture(&text(&record, "drawn"));

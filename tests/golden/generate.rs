@@ -11,10 +11,7 @@ use shaders::KvFormat;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tests::{Golden, data, stages, tiny};
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn session(model: &Arc<Model>, kv: KvFormat) -> Session {
     Session::new(model, SessionOptions { task: Task::Generate, kv, ..Default::default() }).expect("a session")
@@ -25,7 +22,7 @@ fn draw(session: &mut Session, sampling: Sampling) -> Generated {
     let shown = picture(session.model());
     let instruction = &golden.turns()[0].question;
     let mut rows = Vec::new();
-    let draw = Draw { instruction, picture: Some(&shown), sampling, masked: true, cancel: &NEVER };
+    let draw = Draw { picture: Some(&shown), sampling, ..Draw::new(instruction) };
     let drawn = session
         .generate(&draw, |row| {
             rows.push(row.done);
@@ -137,9 +134,8 @@ fn a_drawing_can_be_cancelled_by_row_and_by_flag_and_the_session_goes_on() {
     let golden = Golden::read("generation");
     let instruction = &golden.turns()[0].question;
     let shown = picture(preferred());
-    let cancel = AtomicBool::new(false);
-    let request =
-        Draw { instruction, picture: Some(&shown), sampling: Sampling::default(), masked: true, cancel: &cancel };
+    let control = session.control().clone();
+    let request = Draw { picture: Some(&shown), ..Draw::new(instruction) };
     let stopped = session.generate(&request, |row| match row.done {
         3 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
@@ -147,7 +143,9 @@ fn a_drawing_can_be_cancelled_by_row_and_by_flag_and_the_session_goes_on() {
     assert_eq!(stopped.err(), Some(Error::Cancelled));
     let stopped = session.generate(&request, |row| {
         // After the last row the decoder is what remains to be cancelled.
-        cancel.store(row.done == row.of, Ordering::Relaxed);
+        if row.done == row.of {
+            control.cancel();
+        }
         ControlFlow::Continue(())
     });
     assert_eq!(stopped.err(), Some(Error::Cancelled));
@@ -159,13 +157,7 @@ fn too_short_a_context_is_refused_before_anything_is_drawn() {
     let options = SessionOptions { task: Task::Generate, context: Some(150), ..Default::default() };
     let mut session = Session::new(preferred(), options).expect("a session");
     let shown = picture(preferred());
-    let request = Draw {
-        instruction: "Reconstruct.",
-        picture: Some(&shown),
-        sampling: Sampling::default(),
-        masked: true,
-        cancel: &NEVER,
-    };
+    let request = Draw { picture: Some(&shown), ..Draw::new("Reconstruct.") };
     let error = session.generate(&request, |_| panic!("a row was drawn")).err().expect("an error");
     assert!(matches!(error, Error::ContextFull { have: 150, .. }), "{error}");
 }
@@ -178,9 +170,7 @@ fn a_session_does_only_what_it_was_made_for() {
     assert!(matches!(refused, Error::Input { .. }), "{refused}");
     assert!(matches!(drawing.perplexity("Two tokens."), Err(Error::Input { .. })));
     let mut session = Session::new(preferred(), SessionOptions::default()).expect("a session");
-    let request =
-        Draw { instruction: "Draw.", picture: None, sampling: Sampling::default(), masked: true, cancel: &NEVER };
-    let refused = session.generate(&request, |_| ControlFlow::Continue(())).err().expect("refused");
+    let refused = session.generate(&Draw::new("Draw."), |_| ControlFlow::Continue(())).err().expect("refused");
     assert!(matches!(refused, Error::Input { .. }), "{refused}");
 }
 
@@ -272,7 +262,7 @@ fn a_model_whose_logits_are_no_numbers_ends_in_an_error_or_a_picture_but_ends() 
     for (temperature, whole_head) in [(0.0, false), (1.0, false), (0.0, true)] {
         let model = open_to_draw(&file, whole_head);
         let sampling = Sampling { temperature, top_p: 1.0, seed: 1 };
-        let request = Draw { instruction: "Draw.", picture: None, sampling, masked: true, cancel: &NEVER };
+        let request = Draw { sampling, ..Draw::new("Draw.") };
         match session(&model, KvFormat::F16).generate(&request, |_| ControlFlow::Continue(())) {
             Ok(drawn) => assert_eq!(drawn.codes.len(), 64),
             Err(error) => assert!(matches!(error, Error::Input { .. }), "{error}"),
@@ -286,8 +276,7 @@ fn without_the_mask_a_model_that_wants_text_is_told_apart() {
     let unmasked = |sign: f32| {
         let file = misbehaving(&format!("unmasked{sign}"), |id| if id < 300 { sign } else { 0.0 });
         let model = open_to_draw(&file, true);
-        let request =
-            Draw { instruction: "Draw.", picture: None, sampling: Sampling::default(), masked: false, cancel: &NEVER };
+        let request = Draw { masked: false, ..Draw::new("Draw.") };
         session(&model, KvFormat::F16).generate(&request, |_| ControlFlow::Continue(())).err()
     };
     let errors: Vec<Error> = [1.0, -1.0].into_iter().filter_map(unmasked).collect();
@@ -297,8 +286,7 @@ fn without_the_mask_a_model_that_wants_text_is_told_apart() {
     let golden = Golden::read("generation");
     let shown = picture(&model);
     let instruction = &golden.turns()[0].question;
-    let request =
-        Draw { instruction, picture: Some(&shown), sampling: Sampling::default(), masked: false, cancel: &NEVER };
+    let request = Draw { picture: Some(&shown), masked: false, ..Draw::new(instruction) };
     let drawn = session(&model, KvFormat::F16).generate(&request, |_| ControlFlow::Continue(())).expect("a picture");
     assert_eq!(drawn.codes, golden_codes());
 }

@@ -15,7 +15,8 @@ use tests::{Golden, data, stages, tiny};
 
 fn open(on: Option<Gpu>, options: Options) -> Arc<Model> {
     let device = std::env::var("HEALTHGPT_DEVICE").ok();
-    let options = OpenOptions { tasks: Task::ALL.to_vec(), gpu: Options { device, ..options }, whole_head: false, on };
+    let options =
+        OpenOptions { tasks: Task::ALL.to_vec(), gpu: Options { device, ..options }, on, ..Default::default() };
     Model::open(tiny("f16"), &options).expect("the model opens")
 }
 

@@ -12,7 +12,7 @@ mod table;
 use chips::{CHIPS, Chip};
 use programs::{Checks, Program, Workgroup};
 use report::{End, Job, Mode, Report};
-use rules::Row;
+use rules::{Known, Row};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,6 +73,9 @@ fn gate(folder: &Path, update: bool) -> Result<(), String> {
     let versions: BTreeSet<&str> = reports.iter().map(|r| r[SHIPPED].version.as_str()).collect();
     let versions = Vec::from_iter(versions).join(", ");
     println!("{} programs on {} chips ({versions})", programs.len(), CHIPS.len());
+    for Known { program, chips, rule, why } in rules::KNOWN {
+        println!("known: {} breaks {rule:?} on {}: {why}", program.trim_end(), chips.join(", "));
+    }
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("static").join("table.txt");
     let now = table::text(&versions, &rows, &totals);

@@ -66,6 +66,9 @@ fn data_constants(choices: &[Choice]) -> Vec<Constant> {
     constants
 }
 
+/// The sizes of HealthGPT-M3, for kernels that make room for a size.
+const SIZES: [Constant; 3] = [("HEAD", 96.0), ("HEAD4", 24.0), ("RANK4", 16.0)];
+
 /// Every program of the runtime.
 ///
 /// *Errors*: a kernel that does not compose, in one line.
@@ -83,12 +86,16 @@ pub fn all() -> Result<Vec<Program>, String> {
                 };
                 let data: Vec<String> = choices.iter().map(short).collect();
                 let data = if data.is_empty() { "-".into() } else { data.join("+") };
+                let source = shaders::compose(kernel, &imports)?;
+                let sizes = SIZES.iter().filter(|(name, _)| source.contains(&format!("override {name}:"))).copied();
+                let constants =
+                    variant.constants.iter().copied().chain(data_constants(&choices)).chain(sizes).collect();
                 programs.push(Program {
                     name: format!("{} {} {data}", kernel.name, variant.name),
                     layout: bindings.iter().map(|b| if b.access == Access::Uniform { 'u' } else { 's' }).collect(),
                     weights: bindings.iter().position(|b| b.name == "quants").map(|at| at as u32),
-                    source: shaders::compose(kernel, &imports)?,
-                    constants: [variant.constants, &data_constants(&choices)].concat(),
+                    source,
+                    constants,
                     bindings: bindings.iter().map(|b| b.index).collect(),
                 });
             }

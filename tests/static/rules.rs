@@ -70,12 +70,10 @@ const ON_DEMAND: &str = "the loops over two blocks are unrolled; nothing takes i
 const EIGHT_TOKENS: &str = "the sums and queries of eight tokens, in half the lanes";
 const FOUR_ROWS: &str = "four rows a thread, each with a block of 32 packed weights, take the registers";
 const FOR_CPUS: &str = "chosen for software drivers only";
-const ONE_HEAD: &str = "14 KiB of workgroup memory for 64 threads: q, k, v of a head, the adapter, the sums";
 
 /// Kernels that break a rule today. An entry that is no longer true must go.
 pub const KNOWN: &[Known] = &[
     Known { program: "attention portable", chips: &["tigerlake"], rule: Rule::Occupancy, why: EIGHT_TOKENS },
-    Known { program: "attention_decode ", chips: &["renoir", "phoenix"], rule: Rule::Occupancy, why: ONE_HEAD },
     Known { program: "conv stripe f16", chips: &["renoir"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "conv stripe", chips: &["tigerlake"], rule: Rule::Occupancy, why: FOR_CPUS },
     Known { program: "conv stripe", chips: &["adreno740"], rule: Rule::Registers, why: FOR_CPUS },

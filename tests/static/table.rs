@@ -2,7 +2,7 @@
 
 use crate::chips::CHIPS;
 use crate::report::{End, Numbers};
-use crate::rules::{KNOWN, Known, Row};
+use crate::rules::Row;
 use std::fmt::Write;
 
 /// Totals of one chip over all programs: instructions and cycles.
@@ -42,10 +42,6 @@ pub fn text(versions: &str, rows: &[Row], totals: &[Total]) -> String {
             End::NotOffered => line(&mut out, &row.program, [row.chip.name.into(), "not offered".into()]),
             End::Failed(why) => line(&mut out, &row.program, [row.chip.name.into(), format!("fails: {why}")]),
         }
-    }
-    out.push_str("#\n# Broken rules that we know of\n");
-    for Known { program, chips, rule, why } in KNOWN {
-        let _ = writeln!(out, "#   {rule:?}: {} on {}: {why}", program.trim_end(), chips.join(", "));
     }
     out.push_str("#\n# Totals of all programs: instructions and cycles (thousands), and what is left of them\n");
     let ways = ["as shipped", "no robust access", "no checks by naga", "neither"];

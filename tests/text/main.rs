@@ -91,7 +91,7 @@ fn prompts_encode_as_the_reference_does_chunk_by_chunk() {
             let turn = Turn { question: question.into(), answer: None };
             let with_image = case["with_image"].as_bool().unwrap();
             let generate = prompt.ends_with("<start_index>");
-            let built = build(&tok, &[turn], with_image, generate).unwrap();
+            let built = build(&tok, &[turn], with_image, generate, None).unwrap();
             assert_eq!(built.text, prompt);
             assert_eq!(built.input_ids(), signed(&case["reference"]["ids"]));
         }
@@ -107,7 +107,7 @@ fn user_text_never_acts_as_a_special_token() {
     for case in cases {
         let question = case["question"].as_str().unwrap();
         let turn = Turn { question: question.into(), answer: None };
-        let built = build(&tok, &[turn], case["with_image"].as_bool().unwrap(), false).unwrap();
+        let built = build(&tok, &[turn], case["with_image"].as_bool().unwrap(), false, None).unwrap();
         assert_eq!(built.input_ids(), signed(&case["ids"]), "{question:?}");
     }
 }
@@ -189,7 +189,7 @@ fn golden_prompts_are_equal() {
         let tok = load("tiny/checkpoint/phi3", true);
         let tok = if generate { tok.with_codes(64) } else { tok };
         let picture = !case["image_position"].is_null();
-        let prompt = build(&tok, &turns, picture, generate).unwrap();
+        let prompt = build(&tok, &turns, picture, generate, None).unwrap();
         assert_eq!(prompt.text, case["prompt"].as_str().unwrap(), "{name}");
         assert_eq!(prompt.input_ids(), signed(&case["input_ids"]), "{name}");
         let place = prompt.slots.iter().position(|s| *s == Slot::Picture);
@@ -204,11 +204,11 @@ fn golden_prompts_are_equal() {
 fn a_conversation_must_end_in_an_open_question() {
     let tok = load("tiny/checkpoint/phi3", true);
     let turn = |answer: Option<&str>| Turn { question: "q".into(), answer: answer.map(Into::into) };
-    assert!(build(&tok, &[], false, false).is_err());
-    assert!(build(&tok, &[turn(Some("a"))], false, false).is_err());
-    assert!(build(&tok, &[turn(None), turn(None)], false, false).is_err());
-    assert!(build(&tok, &[turn(None)], false, true).is_err());
-    assert!(build(&tok, &[turn(Some("a")), turn(None)], false, false).is_ok());
+    assert!(build(&tok, &[], false, false, None).is_err());
+    assert!(build(&tok, &[turn(Some("a"))], false, false, None).is_err());
+    assert!(build(&tok, &[turn(None), turn(None)], false, false, None).is_err());
+    assert!(build(&tok, &[turn(None)], false, true, None).is_err());
+    assert!(build(&tok, &[turn(Some("a")), turn(None)], false, false, None).is_ok());
 }
 
 #[test]

@@ -4,21 +4,21 @@ use crate::args::{Ask, Task};
 use crate::failure::{FAILED, Failure, INTERRUPTED, Result};
 use crate::{input, interrupt, open, output};
 use runtime::text::{Sampling, Turn};
-use runtime::{Answer, Finish, Picture, Request, Session, Timings};
+use runtime::{Answer, Finish, Picture, Request, Session, SessionOptions, Timings};
 use serde_json::{Value, json};
 use std::io::BufRead;
 use std::ops::ControlFlow;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 pub fn run(args: &Ask) -> Result {
-    let cancel = interrupt::catch()?;
+    let control = interrupt::catch()?;
     let mut turns = input::history(args.choose.history.as_deref())?;
     let rgb = input::picture(&args.image)?;
     let start = Instant::now();
     let model = open::model(&args.open, Task::Ask)?;
     let picture = input::prepare(&model, rgb)?;
-    let mut session = Session::new(&model, open::session(&args.open.on, Task::Ask))?;
+    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Ask) };
+    let mut session = Session::new(&model, options)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     let mut asked = args.question.clone();
     loop {
@@ -30,11 +30,12 @@ pub fn run(args: &Ask) -> Result {
             },
         };
         turns.push(Turn { question, answer: None });
+        interrupt::check()?;
         if !args.choices.is_empty() {
-            let request = request(args, &turns, picture.as_ref(), cancel);
+            let request = request(args, &turns, picture.as_ref());
             return choose(args, &mut session, &request, load_ms);
         }
-        let answer = session.ask(&request(args, &turns, picture.as_ref(), cancel), |token| {
+        let answer = session.ask(&request(args, &turns, picture.as_ref()), |token| {
             // A closed pipe ends the answer.
             match args.json || output::stream(token.text).is_ok() {
                 true => ControlFlow::Continue(()),
@@ -67,14 +68,13 @@ pub fn run(args: &Ask) -> Result {
     }
 }
 
-fn request<'a>(args: &Ask, turns: &'a [Turn], picture: Option<&'a Picture>, cancel: &'a AtomicBool) -> Request<'a> {
+fn request<'a>(args: &Ask, turns: &'a [Turn], picture: Option<&'a Picture>) -> Request<'a> {
     let choose = &args.choose;
     Request {
         picture,
         max_tokens: choose.max_tokens.unwrap_or(512),
         sampling: Sampling { temperature: choose.temperature, top_p: choose.top_p, seed: choose.seed },
         probabilities: args.json,
-        cancel,
         ..Request::new(turns)
     }
 }

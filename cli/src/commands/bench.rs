@@ -42,7 +42,8 @@ struct Results<'a> {
 fn model(args: &Bench) -> Result<Arc<Model>> {
     let options = open::options(&args.on, args.task);
     if let Some(Synthetic::M3) = args.synthetic {
-        return Ok(Model::synthetic(Header::m3(args.layers.unwrap_or(M3_LAYERS)), &options)?);
+        let header = Header::m3(args.layers.unwrap_or(M3_LAYERS), args.group);
+        return Ok(Model::synthetic(header.map_err(|problem| Failure::new(USAGE, problem))?, &options)?);
     }
     let named = args.model.clone().or_else(|| std::env::var_os("HEALTHGPT_MODEL").map(PathBuf::from));
     let path = named.ok_or_else(|| Failure::new(USAGE, "--model or --synthetic is needed (see --help)"))?;

@@ -5,7 +5,7 @@ use crate::failure::{FAILED, Failure, INTERRUPTED, Result, USAGE};
 use crate::{input, interrupt, open, output};
 use runtime::image::encode_png;
 use runtime::text::Sampling;
-use runtime::{Draw, Error, Session};
+use runtime::{Draw, Error, Session, SessionOptions};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::io::IsTerminal;
@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 pub fn run(args: &Generate) -> Result {
-    let cancel = interrupt::catch()?;
+    let control = interrupt::catch()?;
     if !args.output.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
         return Err(Failure::new(
             USAGE,
@@ -29,14 +29,15 @@ pub fn run(args: &Generate) -> Result {
         false => open::model(&args.open, Task::Generate)?,
     };
     let picture = input::prepare(&model, rgb)?;
-    let mut session = Session::new(&model, open::session(&args.open.on, Task::Generate))?;
+    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Generate) };
+    let mut session = Session::new(&model, options)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     // A seed without a temperature asks for the model's own probabilities.
     let temperature = args.temperature.unwrap_or(if args.seed.is_some() { 1.0 } else { 0.0 });
     let sampling = Sampling { temperature, top_p: args.top_p, seed: args.seed.unwrap_or_default() };
-    let draw =
-        Draw { instruction: &args.instruction, picture: picture.as_ref(), sampling, masked: !args.unmasked, cancel };
+    let draw = Draw { picture: picture.as_ref(), sampling, masked: !args.unmasked, ..Draw::new(&args.instruction) };
     let shows = std::io::stderr().is_terminal();
+    interrupt::check()?;
     let drawn = session.generate(&draw, |row| {
         if shows {
             output::prompt(&format!("\rrow {} of {}", row.done, row.of));

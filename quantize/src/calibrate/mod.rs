@@ -406,12 +406,12 @@ impl<'a> Models<'a> {
         let (tasks, width) = (tasks(&self.job.config), self.job.config.language.hidden);
         let quiet = Stopping(progress);
         for layer in streams.layers..self.job.config.language.layers {
-            let loaded = {
+            let mut loaded = {
                 let specs = layer_specs(&self.reference.config, layer);
                 plain.load(layer, &self.reference.planes(&specs, &quiet)?, &tasks, true)?
             };
             let Learnt { inputs, scales, gates } =
-                collect(&self.job, layer, &plain, &loaded, set, &mut streams.before, progress)?;
+                collect(&self.job, layer, &mut plain, &mut loaded, set, &mut streams.before, progress)?;
             drop(loaded);
             let mut kept = LayerState { scales, ..Default::default() };
             if let Some(scales) = &kept.scales {
@@ -422,19 +422,19 @@ impl<'a> Models<'a> {
             }
             round(&self.job, layer, inputs, &mut kept, progress)?;
 
-            let loaded = {
+            let mut loaded = {
                 let linears = LINEARS.map(|(l, _)| format!("language.layers.{layer}.{l}"));
                 let others = layer_specs(&self.job.config, layer).into_iter().filter(|s| !linears.contains(&s.name));
                 let mut planes = self.job.planes(&others.collect::<Vec<_>>(), &quiet)?;
                 planes.extend(kept.planes.iter().map(|(n, p)| (n.clone(), p.clone())));
                 rounded.load(layer, &planes, &tasks, false)?
             };
-            run_all(&rounded, &loaded, set, &mut streams.after, progress)?;
+            run_all(&mut rounded, &mut loaded, set, &mut streams.after, progress)?;
             drop(loaded);
             if let (Some(job), Some(model)) = (&self.folded, &mut folding) {
                 let planes = job.planes(&layer_specs(&job.config, layer), &quiet)?;
-                let loaded = model.load(layer, &planes, &tasks, false)?;
-                run_all(model, &loaded, set, &mut streams.folded, progress)?;
+                let mut loaded = model.load(layer, &planes, &tasks, false)?;
+                run_all(model, &mut loaded, set, &mut streams.folded, progress)?;
             }
             let rows = compare_streams(width, self.job.transform.rotation(), &streams.before, &streams.after);
             kept.notes = LayerNotes { cosine: rows.cosine(), stream_nmse: rows.nmse(), gates, ..kept.notes };
@@ -444,11 +444,16 @@ impl<'a> Models<'a> {
             outcome.layers.push(kept.notes);
         }
         let before = &streams.before;
-        outcome.figures =
-            judge_words([&self.reference, &self.job], [&plain, &rounded], set, [before, &streams.after], progress)?;
-        if let (Some(job), Some(model)) = (&self.folded, &folding) {
+        outcome.figures = judge_words(
+            [&self.reference, &self.job],
+            [&mut plain, &mut rounded],
+            set,
+            [before, &streams.after],
+            progress,
+        )?;
+        if let (Some(job), Some(model)) = (&self.folded, &mut folding) {
             outcome.folding =
-                judge_words([&self.reference, job], [&plain, model], set, [before, &streams.folded], progress)?;
+                judge_words([&self.reference, job], [&mut plain, model], set, [before, &streams.folded], progress)?;
         }
         Ok(outcome)
     }
@@ -528,8 +533,8 @@ struct Learnt {
 
 /// Takes sequences through a layer; those without a stream are left out.
 fn run_all(
-    model: &Layerwise,
-    loaded: &LoadedLayer,
+    model: &mut Layerwise,
+    loaded: &mut LoadedLayer,
     set: &Set,
     streams: &mut [Vec<f32>],
     progress: &dyn Progress,
@@ -545,8 +550,8 @@ fn run_all(
 fn collect(
     job: &Job,
     layer: usize,
-    model: &Layerwise,
-    loaded: &LoadedLayer,
+    model: &mut Layerwise,
+    loaded: &mut LoadedLayer,
     set: &Set,
     streams: &mut [Vec<f32>],
     progress: &dyn Progress,
@@ -592,12 +597,13 @@ fn round(job: &Job, layer: usize, inputs: [Inputs; 4], kept: &mut LayerState, pr
 /// Compares the predictions at the end of what was held back.
 fn judge_words(
     sides: [&dyn Side; 2],
-    models: [&Layerwise; 2],
+    mut models: [&mut Layerwise; 2],
     set: &Set,
     streams: [&Vec<Vec<f32>>; 2],
     progress: &dyn Progress,
 ) -> Result<Option<Figures>> {
-    let config = &models[0].header().config;
+    let header = models[0].header().clone();
+    let config = &header.config;
     let mut judge = Judge::default();
     for task in tasks(config) {
         let own: Vec<usize> = (0..set.sequences.len())
@@ -607,9 +613,9 @@ fn judge_words(
             continue;
         }
         let mut heads = Vec::new();
-        for (side, model) in sides.iter().zip(models) {
-            let config = &model.header().config;
-            let wanted = specs(config, &[format!("{}.head", task.name())]);
+        for (side, model) in sides.iter().zip(&mut models) {
+            let config = model.header().config.clone();
+            let wanted = specs(&config, &[format!("{}.head", task.name())]);
             let norm = config.tensors().into_iter().filter(|s| s.name == "language.norm");
             let planes = side.planes(&wanted.into_iter().chain(norm).collect::<Vec<_>>(), &Stopping(progress))?;
             heads.push(model.head(&planes, task)?);
@@ -631,7 +637,7 @@ fn judge_words(
                         .flat_map(|at| &stream[at * width..][..width])
                         .copied()
                         .collect();
-                    models[side].logits(&heads[side], &rows, |logits| found.push(logits))?;
+                    models[side].logits(&mut heads[side], &rows, |logits| found.push(logits))?;
                 }
                 let next = chunk.filter(|at| judged(*at)).map(|at| ids[at + 1]);
                 let [before, after] = &both;
@@ -706,13 +712,14 @@ pub fn judge_stages(
         for (side, model, all) in [(reference, &mut plain, &mut streams.before), (file, &mut other, &mut streams.after)]
         {
             let planes = side.planes(&layer_specs(&model.header().config, layer), progress)?;
-            let loaded = model.load(layer, &planes, &tasks, false)?;
-            run_all(model, &loaded, set, all, progress)?;
+            let mut loaded = model.load(layer, &planes, &tasks, false)?;
+            run_all(model, &mut loaded, set, all, progress)?;
         }
         let rows = compare_streams(config.language.hidden, file.rotation(), &streams.before, &streams.after);
         stages.push(stage(format!("layers.{layer}.out"), rows));
     }
-    let figures = judge_words([reference, file], [&plain, &other], set, [&streams.before, &streams.after], progress)?;
+    let figures =
+        judge_words([reference, file], [&mut plain, &mut other], set, [&streams.before, &streams.after], progress)?;
     Ok(Stages { data: set.source.clone(), data_sha256: set.sha256.clone(), stages, figures })
 }
 

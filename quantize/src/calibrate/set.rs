@@ -305,7 +305,7 @@ fn sequence(
 /// Positions of a prompt, picture rows included.
 fn prompt(config: &Config, tokenizer: &Tokenizer, question: String, picture: bool, draw: bool) -> Result<Vec<u32>> {
     let rows = config.vision.as_ref().map_or(0, |v| v.patches()) as u32;
-    let prompt = build(tokenizer, &[Turn { question, answer: None }], picture, draw)?;
+    let prompt = build(tokenizer, &[Turn { question, answer: None }], picture, draw, None)?;
     let slots = prompt.slots.iter().flat_map(|slot| match slot {
         Slot::Token(id) => vec![*id],
         Slot::Picture => (0..rows).map(|row| PICTURE_ROW | row).collect(),

@@ -15,6 +15,6 @@ pub const FORMAT: &str = "healthgpt";
 pub const VERSION: &str = "1";
 
 /// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 /// Headers beyond this are refused, as the safetensors format does.
@@ -33,33 +33,70 @@ pub struct Stored {
 
 /// An open model file whose header has been checked. Tensor data is checked when it is read.
 #[derive(Debug)]
-pub struct Container {
+pub struct Container<'a> {
     path: PathBuf,
-    file: Mutex<File>,
+    store: Store<'a>,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Stored>,
     sha256: String,
     bytes: u64,
 }
 
-impl Container {
+/// Where the bytes of a model file lie.
+#[derive(Debug)]
+enum Store<'a> {
+    File(Mutex<File>),
+    Memory(&'a [u8]),
+}
+
+impl Store<'_> {
+    /// Fills `piece` with the bytes from `start` on.
+    fn read(&self, start: u64, piece: &mut [u8]) -> std::io::Result<()> {
+        match self {
+            Store::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(start))?;
+                file.read_exact(piece)
+            }
+            Store::Memory(bytes) => {
+                let from = usize::try_from(start).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
+                (&from[..]).read_exact(piece)
+            }
+        }
+    }
+}
+
+impl Container<'static> {
     /// Opens a file and checks format, version, header and length.
     ///
-    /// *Errors*: [`Error::File`] names the path and what is wrong.
+    /// *Errors*: [`Error::Io`] if it cannot be read, [`Error::File`] if it is no model file, each with the path.
     pub fn open(path: &Path) -> Result<Self> {
-        let wrong = |problem: String| Error::File { path: path.into(), problem };
-        let io = |e: std::io::Error| wrong(e.to_string());
-        let mut file = File::open(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => wrong("no such file".into()),
+        let unread = |problem: String| Error::Io { path: path.into(), problem };
+        let io = |e: std::io::Error| unread(e.to_string());
+        let file = File::open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => unread("no such file".into()),
             _ => io(e),
         })?;
         let info = file.metadata().map_err(io)?;
         if info.is_dir() {
-            return Err(wrong("is a directory; a model is one file, made by `quantize`".into()));
+            return Err(unread("is a directory; a model is one file, made by `quantize`".into()));
         }
-        let bytes = info.len();
+        Self::of(path.into(), Store::File(Mutex::new(file)), info.len())
+    }
+}
+
+impl<'a> Container<'a> {
+    /// The same for a model file that is in memory already.
+    ///
+    /// *Errors*: as [`Container::open`]; the path is `(memory)`.
+    pub fn in_memory(bytes: &'a [u8]) -> Result<Self> {
+        Self::of("(memory)".into(), Store::Memory(bytes), bytes.len() as u64)
+    }
+
+    fn of(path: PathBuf, store: Store<'a>, bytes: u64) -> Result<Self> {
+        let wrong = |problem: String| Error::File { path: path.clone(), problem };
         let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| wrong("is not a model file: shorter than a header".into()))?;
+        store.read(0, &mut length).map_err(|_| wrong("is not a model file: shorter than a header".into()))?;
         let header_bytes = u64::from_le_bytes(length);
         if header_bytes > MAX_HEADER_BYTES {
             return Err(wrong("is not a model file: no safetensors header".into()));
@@ -68,7 +105,7 @@ impl Container {
             return Err(wrong(format!("is cut short: the header alone has {header_bytes} bytes, the file {bytes}")));
         }
         let mut header = vec![0; header_bytes as usize];
-        file.read_exact(&mut header).map_err(io)?;
+        store.read(8, &mut header).map_err(|e| Error::Io { path: path.clone(), problem: e.to_string() })?;
         let parsed: Metadata =
             serde_json::from_slice(&header).map_err(|e| wrong(format!("has a damaged header: {e}")))?;
         let metadata: BTreeMap<_, _> = parsed.metadata().clone().unwrap_or_default().into_iter().collect();
@@ -106,7 +143,7 @@ impl Container {
             tensors.insert(name, stored);
         }
         let sha256 = hex(&Sha256::digest(&header));
-        Ok(Container { path: path.into(), file: Mutex::new(file), metadata, tensors, sha256, bytes })
+        Ok(Container { path, store, metadata, tensors, sha256, bytes })
     }
 
     /// The file.
@@ -158,7 +195,7 @@ impl Container {
     /// Hands a tensor's bytes to `take` piece by piece; each piece but the last has a multiple of `unit` bytes. The next
     /// piece is read and hashed meanwhile. The hash is compared at the end, so what was taken counts only after `Ok`.
     ///
-    /// *Errors*: [`Error::File`] on a read fault or another hash, and whatever `take` returns.
+    /// *Errors*: [`Error::Io`] on a read fault, [`Error::Integrity`] on another hash, and whatever `take` returns.
     pub fn stream(&self, name: &str, unit: usize, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let t = self.tensors.get(name).ok_or_else(|| self.wrong(format!("lacks tensor `{name}`")))?;
         let piece_bytes = (PIECE_BYTES / unit.max(1)).max(1) * unit.max(1);
@@ -202,16 +239,17 @@ impl Container {
             })?;
         }
         if hex(&hash.finalize()) != t.sha256 {
-            return Err(self.wrong(format!("tensor `{name}` is damaged: its SHA-256 differs from the header's")));
+            let problem = format!("tensor `{name}` is damaged: its SHA-256 differs from the header's");
+            return Err(Error::Integrity { path: self.path.clone(), problem });
         }
         Ok(())
     }
 
     fn read_piece(&self, name: &str, t: &Stored, at: u64, count: usize, piece: &mut Vec<u8>) -> Result<()> {
         piece.resize(count, 0);
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file.seek(SeekFrom::Start(t.start + at)).and_then(|_| file.read_exact(piece));
-        read.map_err(|e| self.wrong(format!("tensor `{name}` cannot be read: {e}")))
+        self.store
+            .read(t.start + at, piece)
+            .map_err(|e| Error::Io { path: self.path.clone(), problem: format!("tensor `{name}` cannot be read: {e}") })
     }
 
     /// A tensor's bytes, checked. For small ones.
@@ -226,22 +264,40 @@ impl Container {
         Ok(all)
     }
 
-    /// Checks the hashes of some tensors, on all cores.
+    /// Checks the hashes of some tensors, on all cores. `checked` is called on this thread, with the bytes that have been
+    /// checked since it was called before, and may end it.
     ///
-    /// *Errors*: as [`Container::stream`].
-    pub fn verify(&self, names: &[&str]) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.stream(name, 1, |_| Ok(()))?;
+    /// *Errors*: as [`Container::stream`], and those of `checked`.
+    pub fn verify(&self, names: &[&str], mut checked: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+        // Whether there was one left.
+        let one = || -> Result<bool> {
+            let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(false) };
+            self.stream(name, 1, |piece| {
+                bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                Ok(())
+            })?;
+            Ok(true)
+        };
+        let all = || {
+            while one()? {}
+            Ok(())
+        };
+        let mut here = || {
+            while one()? {
+                checked(bytes.swap(0, Ordering::Relaxed))?;
             }
             Ok(())
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let done = all.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(self.wrong("cannot be verified"))));
-            done.collect()
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(all)).collect();
+            let done = here();
+            if done.is_err() {
+                next.store(names.len(), Ordering::Relaxed);
+            }
+            let others = others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(self.wrong("cannot be verified"))));
+            done.and(others.collect())
         })
     }
 }

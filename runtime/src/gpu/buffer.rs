@@ -2,7 +2,6 @@
 
 use super::Gpu;
 use crate::{Error, Result};
-use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -22,6 +21,8 @@ pub enum Usage {
     Uniform,
     /// Mapped for reading by the host.
     Readback,
+    /// Mapped for writing by the host.
+    Staging,
     /// Times as the device wrote them down.
     Queries,
 }
@@ -31,26 +32,30 @@ pub enum Usage {
 pub struct Buffer(Arc<Owned>);
 
 struct Owned {
-    buffer: wgpu::Buffer,
+    /// `None` on an imagined device.
+    buffer: Option<wgpu::Buffer>,
+    size: u64,
     usage: Usage,
     account: Arc<AtomicU64>,
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.account.fetch_sub(self.buffer.size(), Ordering::Relaxed);
-    }
-}
-
-impl Deref for Buffer {
-    type Target = wgpu::Buffer;
-
-    fn deref(&self) -> &wgpu::Buffer {
-        &self.0.buffer
+        self.account.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 
 impl Buffer {
+    /// *Panics* on an imagined device.
+    pub(crate) fn raw(&self) -> &wgpu::Buffer {
+        self.0.buffer.as_ref().expect("a buffer of a device that is open")
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.0.size
+    }
+
     pub(crate) fn is_weights(&self) -> bool {
         self.0.usage == Usage::Weights
     }
@@ -84,6 +89,13 @@ impl Gpu {
                 have: format!("{} of the {most} bytes given with --memory", most - self.allocated_bytes()),
             });
         }
+        let buffer = if self.is_imagined() { None } else { Some(self.allocate(label, size, usage)?) };
+        self.inner.allocated_bytes.fetch_add(size, Ordering::Relaxed);
+        Ok(Buffer(Arc::new(Owned { buffer, size, usage, account: self.inner.allocated_bytes.clone() })))
+    }
+
+    /// Beside the account.
+    pub(super) fn allocate(&self, label: &str, size: u64, usage: Usage) -> Result<wgpu::Buffer> {
         let allowed = match usage {
             Usage::Weights => BufferUsages::STORAGE | BufferUsages::COPY_DST,
             Usage::Activation => {
@@ -91,6 +103,7 @@ impl Gpu {
             }
             Usage::Uniform => BufferUsages::UNIFORM | BufferUsages::COPY_DST,
             Usage::Readback => BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+            Usage::Staging => BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
             Usage::Queries => BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC,
         };
         let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -113,18 +126,20 @@ impl Gpu {
         if let Some(error) = invalid {
             return Err(Error::DeviceLost(super::one_line(&error.to_string())));
         }
-        self.inner.allocated_bytes.fetch_add(size, Ordering::Relaxed);
-        Ok(Buffer(Arc::new(Owned { buffer, usage, account: self.inner.allocated_bytes.clone() })))
+        Ok(buffer)
     }
 
     /// Writes before the next submission; `bytes` is padded to a multiple of 4.
-    pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+    pub(crate) fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) {
+        if self.is_imagined() {
+            return;
+        }
         match bytes.len() % 4 {
-            0 => self.queue().write_buffer(buffer, offset, bytes),
+            0 => self.queue().write_buffer(buffer.raw(), offset, bytes),
             rest => {
                 let mut padded = bytes.to_vec();
                 padded.resize(bytes.len() + 4 - rest, 0);
-                self.queue().write_buffer(buffer, offset, &padded);
+                self.queue().write_buffer(buffer.raw(), offset, &padded);
             }
         }
     }
@@ -133,6 +148,9 @@ impl Gpu {
     ///
     /// *Errors*: [`Error::DeviceLost`].
     pub(crate) fn flush(&self) -> Result<()> {
+        if self.is_imagined() {
+            return Ok(());
+        }
         let submission = self.submit_all([]);
         self.wait(submission)
     }
@@ -140,11 +158,11 @@ impl Gpu {
     /// Copies the first `bytes` of an activation to the host, after everything submitted before.
     ///
     /// *Errors*: [`Error::DeviceLost`], or those of an allocation.
-    pub(crate) fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, buffer: &Buffer, bytes: u64) -> Result<Vec<u8>> {
         let size = bytes.next_multiple_of(4);
         let staging = self.buffer("readback", size, Usage::Readback)?;
         let mut encoder = self.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
+        encoder.copy_buffer_to_buffer(buffer.raw(), 0, staging.raw(), 0, size);
         let submission = self.submit(encoder);
         self.map(&staging, bytes, submission)
     }
@@ -152,12 +170,40 @@ impl Gpu {
     /// The first `bytes` of a readback buffer once `submission` is through. The buffer can be copied to again after.
     ///
     /// *Errors*: [`Error::DeviceLost`].
-    pub(crate) fn map(&self, staging: &wgpu::Buffer, bytes: u64, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+    pub(crate) fn map(&self, staging: &Buffer, bytes: u64, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+        let staging = staging.raw();
+        self.map_async(staging, wgpu::MapMode::Read, bytes.next_multiple_of(4), Some(submission))?;
+        let view = staging
+            .get_mapped_range(0..bytes.next_multiple_of(4))
+            .map_err(|e| Error::DeviceLost(super::one_line(&e.to_string())))?;
+        let mut copy = view.to_vec();
+        drop(view);
+        staging.unmap();
+        copy.truncate(bytes as usize);
+        Ok(copy)
+    }
+
+    /// Maps a whole staging buffer once `submission`, which copied from it, is through.
+    ///
+    /// *Errors*: [`Error::DeviceLost`].
+    pub(super) fn map_to_write(&self, staging: &wgpu::Buffer, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.map_async(staging, wgpu::MapMode::Write, staging.size(), submission)
+    }
+
+    fn map_async(
+        &self,
+        staging: &wgpu::Buffer,
+        mode: wgpu::MapMode,
+        bytes: u64,
+        submission: Option<wgpu::SubmissionIndex>,
+    ) -> Result<()> {
         let (send, receive) = mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, 0..bytes.next_multiple_of(4), move |result| {
+        staging.map_async(mode, 0..bytes, move |result| {
             let _ = send.send(result);
         });
-        self.wait(submission)?;
+        if let Some(submission) = submission {
+            self.wait(submission)?;
+        }
         // Another thread's poll may have taken the callback and not have run it yet.
         let start = Instant::now();
         let mapped = loop {
@@ -169,18 +215,11 @@ impl Gpu {
                 other => break other,
             }
         };
-        let lost = |what: String| Error::DeviceLost(what);
         match mapped {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(lost(error.to_string())),
-            Err(_) => return Err(lost("a result could not be read back".into())),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::DeviceLost(error.to_string())),
+            Err(_) => Err(Error::DeviceLost("a buffer could not be mapped".into())),
         }
-        let view = staging.get_mapped_range(0..bytes.next_multiple_of(4)).map_err(|e| lost(e.to_string()))?;
-        let mut copy = view.to_vec();
-        drop(view);
-        staging.unmap();
-        copy.truncate(bytes as usize);
-        Ok(copy)
     }
 
     pub(crate) fn unfit(&self, what: &str, need: String, have: String) -> Error {

@@ -7,12 +7,16 @@ mod cache;
 mod clock;
 mod pipeline;
 mod probe;
+mod selftest;
 mod trusted;
+mod upload;
 
 pub use adapter::{Found, Options, list};
 pub use buffer::{Buffer, Usage};
+pub(crate) use clock::Clock;
 pub use pipeline::Pipeline;
 pub use probe::{Outcome, nmse};
+pub(crate) use upload::Upload;
 
 use crate::{Error, Result};
 use cache::Cache;
@@ -35,8 +39,8 @@ pub struct Gpu {
 type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 struct Inner {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    /// `None` for a device that is only thought of.
+    opened: Option<(wgpu::Device, wgpu::Queue)>,
     facts: Facts,
     profile: &'static Profile,
     forced: Forced,
@@ -51,6 +55,33 @@ struct Inner {
     queue_turn: Mutex<()>,
     allocated_bytes: Arc<AtomicU64>,
     memory_bytes: Option<u64>,
+    #[cfg(feature = "faults")]
+    faulty_kernel: Mutex<Option<String>>,
+}
+
+impl Inner {
+    fn new(
+        opened: Option<(wgpu::Device, wgpu::Queue)>,
+        facts: Facts,
+        profile: &'static Profile,
+        forced: Forced,
+    ) -> Self {
+        Inner {
+            opened,
+            facts,
+            profile,
+            forced,
+            fault: Arc::default(),
+            pipelines: Mutex::default(),
+            cache: None,
+            proven: Mutex::default(),
+            queue_turn: Mutex::default(),
+            allocated_bytes: Arc::default(),
+            memory_bytes: None,
+            #[cfg(feature = "faults")]
+            faulty_kernel: Mutex::default(),
+        }
+    }
 }
 
 impl Gpu {
@@ -74,20 +105,39 @@ impl Gpu {
         log::info!("device {} ({}), profile {}", opened.facts.name, opened.facts.driver, opened.profile.name);
         Ok(Gpu {
             inner: Arc::new(Inner {
-                device: opened.device,
-                queue: opened.queue,
-                facts: opened.facts,
-                profile: opened.profile,
-                forced: opened.forced,
                 fault,
-                pipelines: Mutex::new(HashMap::new()),
                 cache: opened.cache,
-                proven: Mutex::new(HashMap::new()),
-                queue_turn: Mutex::new(()),
-                allocated_bytes: Arc::new(AtomicU64::new(0)),
                 memory_bytes: options.memory_bytes,
+                ..Inner::new(Some((opened.device, opened.queue)), opened.facts, opened.profile, opened.forced)
             }),
         })
+    }
+
+    /// A device that is only thought of, and has no ceiling: what is allocated on it is counted and nothing more. Models
+    /// and sessions can be made on it, to learn what they would take and which kernels they would use.
+    ///
+    /// *Errors*: [`Error::Input`] for an unknown profile or variant.
+    pub(crate) fn imagined(facts: &Facts, options: &Options) -> Result<Self> {
+        let input = |what: &str, problem| Error::Input { what: what.into(), problem };
+        let forced = Forced::parse(options.variants.as_deref().unwrap_or_default()).map_err(|e| input("variant", e))?;
+        let profile = devices::profile(facts, options.profile.as_deref()).map_err(|e| input("profile", e))?;
+        let mut facts = facts.clone();
+        if options.without_subgroups {
+            facts.subgroups = false;
+            facts.coop.clear();
+        }
+        Ok(Gpu { inner: Arc::new(Inner::new(None, facts, profile, forced)) })
+    }
+
+    /// An imagined device like this one.
+    pub(crate) fn imagined_like_this(&self) -> Self {
+        let Inner { facts, profile, forced, .. } = &*self.inner;
+        Gpu { inner: Arc::new(Inner::new(None, facts.clone(), profile, forced.clone())) }
+    }
+
+    /// Whether it is only thought of.
+    pub(crate) fn is_imagined(&self) -> bool {
+        self.inner.opened.is_none()
     }
 
     /// What the device has.
@@ -105,12 +155,22 @@ impl Gpu {
         self.inner.allocated_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether anything has gone wrong on the device; it is then of no more use.
+    pub fn is_lost(&self) -> bool {
+        self.check().is_err()
+    }
+
+    /// *Panics* on an imagined device: nothing is compiled, bound or run there.
     pub(crate) fn device(&self) -> &wgpu::Device {
-        &self.inner.device
+        &self.opened().0
     }
 
     pub(crate) fn queue(&self) -> &wgpu::Queue {
-        &self.inner.queue
+        &self.opened().1
+    }
+
+    fn opened(&self) -> &(wgpu::Device, wgpu::Queue) {
+        self.inner.opened.as_ref().expect("a device that is open")
     }
 
     /// *Errors*: [`Error::DeviceLost`] once anything has gone wrong on the device.
@@ -128,12 +188,12 @@ impl Gpu {
 
     pub(crate) fn submit_all(&self, buffers: impl IntoIterator<Item = wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
         let _turn = self.inner.queue_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.inner.queue.submit(buffers)
+        self.queue().submit(buffers)
     }
 
     pub(crate) fn poll(&self, how: wgpu::PollType) -> std::result::Result<wgpu::PollStatus, wgpu::PollError> {
         let _turn = self.inner.queue_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.inner.device.poll(how)
+        self.device().poll(how)
     }
 
     /// Waits for a submission.

@@ -1,7 +1,7 @@
 //! Pipelines: composed, compiled and checked once, then shared.
 
-use super::Gpu;
 use super::cache::Cache;
+use super::{Gpu, Place};
 use crate::Result;
 use shaders::{Access, Binding, Case, Choice, Constant, Kernel, Variant};
 use std::borrow::Cow;
@@ -15,10 +15,26 @@ pub struct Pipeline {
     pub variant: &'static str,
     /// All override constants it was made with.
     pub constants: Vec<Constant>,
+    /// Which of its imports and constants the data decided.
+    pub(super) data: (Vec<Choice>, Vec<Constant>),
+    /// Whether it takes cooperative matrices.
+    pub(super) coop: bool,
     /// Its bindings by index.
     pub bindings: Vec<Binding>,
-    pub(crate) pipeline: wgpu::ComputePipeline,
-    pub(crate) layout: wgpu::BindGroupLayout,
+    /// `None` on an imagined device.
+    compiled: Option<(wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
+}
+
+impl Pipeline {
+    /// Whether it is one of a device that is open.
+    pub(super) fn is_compiled(&self) -> bool {
+        self.compiled.is_some()
+    }
+
+    /// *Panics* on an imagined device.
+    pub(crate) fn compiled(&self) -> &(wgpu::ComputePipeline, wgpu::BindGroupLayout) {
+        self.compiled.as_ref().expect("a pipeline of a device that is open")
+    }
 }
 
 impl Gpu {
@@ -30,7 +46,7 @@ impl Gpu {
         loop {
             let variant = devices::select(kernel, imports, &facts, self.profile(), &self.inner.forced);
             let side = variant.needs.coop;
-            if side == 0 || self.is_proven(kernel, variant, imports, constants) {
+            if side == 0 || self.is_imagined() || self.is_proven(kernel, variant, imports, constants) {
                 return variant;
             }
             facts.to_mut().coop.retain(|s| *s != side);
@@ -64,18 +80,34 @@ impl Gpu {
         if cases.is_empty() {
             return Err(format!("no answer is known for {imports:?} {constants:?}"));
         }
-        for case in cases {
-            let outcomes = self.probe(kernel, variant, &case).map_err(|e| e.to_string())?;
-            for (outcome, output) in outcomes.iter().zip(&case.outputs) {
-                if outcome.error > output.bound_of(variant) {
-                    return Err(format!("{} of `{}` is off by NMSE {:e}", outcome.name, case.name, outcome.error));
-                }
-                if !outcome.in_bounds {
-                    return Err(format!("it writes behind {} of `{}`", outcome.name, case.name));
-                }
-            }
-        }
-        Ok(())
+        cases.iter().try_for_each(|case| match self.fault(kernel, variant, case) {
+            Ok(None) => Ok(()),
+            Ok(Some(fault)) => Err(fault),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// Every pipeline that has been asked for.
+    pub(super) fn pipelines(&self) -> Vec<Arc<Pipeline>> {
+        let made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let made: Vec<Place> = made.values().cloned().collect();
+        made.iter().filter_map(|place| place.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// Forgets compiled pipelines that nothing uses.
+    ///
+    /// *Errors*: [`crate::Error::DeviceLost`].
+    pub(crate) fn trim(&self) -> Result<()> {
+        let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|_, place| {
+            // Somebody is compiling it, or holds it beside this table.
+            Arc::strong_count(place) > 1
+                || place.try_lock().is_ok_and(|p| p.as_ref().is_some_and(|p| Arc::strong_count(p) > 1))
+        });
+        drop(made);
+        // What was dropped is destroyed when the device is polled.
+        let _ = self.poll(wgpu::PollType::Poll);
+        self.check()
     }
 
     /// Keeps what has been compiled for later processes, if the caller gave a folder for it.
@@ -118,17 +150,32 @@ impl Gpu {
         imports: &[Choice],
         constants: &[Constant],
     ) -> Result<Pipeline> {
+        let data = (imports.to_vec(), constants.to_vec());
+        let made = |constants, bindings, compiled| Pipeline {
+            kernel: kernel.name,
+            variant: variant.name,
+            coop: variant.needs.coop > 0,
+            constants,
+            data,
+            bindings,
+            compiled,
+        };
         let imports = [variant.imports, imports].concat();
         let constants = [variant.constants, constants].concat();
         let label = format!("{} {}", kernel.name, variant.name);
         let unfit =
             |problem: String| self.unfit(&format!("kernel {label}"), "a driver that accepts it".into(), problem);
         let source = shaders::compose(kernel, &imports).map_err(unfit)?;
+        #[cfg(feature = "faults")]
+        let source = self.with_fault(kernel, source);
         let bindings = kernel.all_bindings(&imports);
         let storage = bindings.iter().filter(|b| b.access != Access::Uniform).count();
         if storage > self.facts().storage_buffers as usize {
             let have = self.facts().storage_buffers;
             return Err(self.unfit(&format!("kernel {label}"), format!("{storage} storage buffers"), have.to_string()));
+        }
+        if self.is_imagined() {
+            return Ok(made(constants, bindings, None));
         }
         // A driver that cannot compile it is an internal error.
         let internal = self.device().push_error_scope(wgpu::ErrorFilter::Internal);
@@ -163,7 +210,7 @@ impl Gpu {
             return Err(unfit(super::one_line(&error.to_string())));
         }
         self.check()?;
-        Ok(Pipeline { kernel: kernel.name, variant: variant.name, constants, bindings, pipeline, layout })
+        Ok(made(constants, bindings, Some((pipeline, layout))))
     }
 }
 

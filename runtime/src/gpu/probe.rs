@@ -54,7 +54,7 @@ impl Gpu {
             .iter()
             .zip(&buffers)
             .map(|(binding, buffer)| {
-                let whole = buffer.as_entire_buffer_binding();
+                let whole = buffer.raw().as_entire_buffer_binding();
                 let size =
                     (binding.access == Access::Uniform).then(|| wgpu::BufferSize::new(whole.buffer.size())).flatten();
                 let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { size, ..whole });
@@ -63,7 +63,7 @@ impl Gpu {
             .collect();
         let group = self.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.name),
-            layout: &pipeline.layout,
+            layout: &pipeline.compiled().1,
             entries: &entries,
         });
         let grid = (case.grid)(variant);
@@ -75,7 +75,7 @@ impl Gpu {
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             let [x, y, z] = bound.grid;
-            pass.set_pipeline(&bound.pipeline.pipeline);
+            pass.set_pipeline(&bound.pipeline.compiled().0);
             pass.set_bind_group(0, &bound.group, &[]);
             pass.dispatch_workgroups(x, y, z);
         }
@@ -96,6 +96,20 @@ impl Gpu {
             seconds.push(start.elapsed().as_secs_f64());
         }
         Ok(seconds)
+    }
+
+    /// What a case shows to be wrong on this device, in a line.
+    ///
+    /// *Errors*: those of compiling and running.
+    pub(super) fn fault(&self, kernel: &Kernel, variant: &Variant, case: &Case) -> Result<Option<String>> {
+        let outcomes = self.probe(kernel, variant, case)?;
+        let fault = |(outcome, output): (&Outcome, &shaders::Output)| {
+            if outcome.error > output.bound_of(variant) {
+                return Some(format!("{} of `{}` is off by NMSE {:e}", outcome.name, case.name, outcome.error));
+            }
+            (!outcome.in_bounds).then(|| format!("it writes behind {} of `{}`", outcome.name, case.name))
+        };
+        Ok(outcomes.iter().zip(&case.outputs).find_map(fault))
     }
 
     /// Runs a case on this device and compares.

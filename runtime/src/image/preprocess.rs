@@ -87,6 +87,16 @@ impl Preprocess {
         values
     }
 
+    /// The picture padded to a square, resized and cropped: what the pixel values are made of. *Shapes*: `[crop, crop, 3]`.
+    pub fn preview(&self, picture: &RgbPicture) -> RgbPicture {
+        let rgb = self.resize(picture);
+        let (size, crop) = (self.size as usize, self.crop as usize);
+        let from = (size - crop) / 2;
+        let rows = rgb.chunks_exact(3 * size).skip(from).take(crop);
+        let pixels = rows.flat_map(|row| &row[3 * from..3 * (from + crop)]).copied().collect();
+        RgbPicture { width: self.crop, height: self.crop, pixels, region: None }
+    }
+
     /// The picture padded to a square and resized. *Shapes*: `[size, size, 3]`.
     ///
     /// The padding is never stored: a long thin picture would need gigabytes.

@@ -193,6 +193,21 @@ impl Vqgan {
 }
 
 impl Config {
+    /// Most positions of a session.
+    pub fn context_max(&self) -> usize {
+        self.language.max_positions
+    }
+
+    /// Positions that a picture takes; 0 for a model that takes none.
+    pub fn image_tokens(&self) -> usize {
+        self.vision.as_ref().map_or(0, Vision::patches)
+    }
+
+    /// Side of the pictures that are drawn, in pixels; 0 for a model that draws none.
+    pub fn output_side(&self) -> usize {
+        self.vqgan.as_ref().map_or(0, Vqgan::side)
+    }
+
     /// The task's part.
     pub fn task(&self, task: Task) -> Option<&TaskConfig> {
         match task {

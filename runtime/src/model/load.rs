@@ -6,14 +6,12 @@ use super::synthetic;
 use super::tensors::{Kind, LINEARS, Spec};
 use crate::Result;
 use crate::file::{Container, Layout};
-use crate::gpu::{Buffer, Gpu, Usage};
+use crate::gpu::{Buffer, Gpu, Upload, Usage};
 use crate::plan::{Biased, HLora, Matrix, Norm, Shard, Vector};
 use shaders::Format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Staged on the host before waiting for the device.
-const STAGING_BYTES: u64 = 64 << 20;
 /// Of what is in memory already, handed on at a time.
 const PIECE_BYTES: usize = 4 << 20;
 /// A shard has at most this much in one binding, whatever the device would allow.
@@ -45,15 +43,23 @@ impl Header {
         }
         Ok(Header { config, recipe })
     }
+
+    /// Which of the tasks it has no part for, in a line.
+    pub fn lacks(&self, tasks: &[Task]) -> Option<String> {
+        let lacking = tasks.iter().find(|t| self.config.task(**t).is_none())?.name();
+        Some(format!("was made without `{lacking}`: quantize it with --tasks {lacking}"))
+    }
 }
 
 /// Where the bytes of tensors come from.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
     /// A model file.
-    File(&'a Container),
+    File(&'a Container<'a>),
     /// Nowhere: they are made up.
     Synthetic,
+    /// Nowhere, and none are needed: the device is only thought of.
+    Planned,
     /// The caller.
     Memory(&'a Planes),
 }
@@ -67,6 +73,7 @@ impl Source<'_> {
         match self {
             Source::File(container) => container.stream(&layout.name, unit, take),
             Source::Synthetic => synthetic::stream(layout, unit, take),
+            Source::Planned => Ok(()),
             Source::Memory(planes) => {
                 let plane = planes.get(&layout.name).filter(|p| p.len() as u64 == layout.bytes());
                 let plane = plane.unwrap_or_else(|| panic!("`{}` was not given whole", layout.name));
@@ -83,13 +90,42 @@ pub(crate) struct Loader<'a> {
     header: &'a Header,
     specs: BTreeMap<String, Spec>,
     loaded: BTreeSet<String>,
-    staged_bytes: u64,
+    upload: Upload,
+    allocated_bytes: u64,
+    /// Sees how many bytes have been loaded or checked.
+    seen: &'a mut dyn FnMut(u64) -> Result<()>,
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(gpu: &'a Gpu, source: Source<'a>, header: &'a Header) -> Self {
+    /// `seen` is called with the bytes that have been loaded or checked since it was called before, and may end it.
+    pub fn new(
+        gpu: &'a Gpu,
+        source: Source<'a>,
+        header: &'a Header,
+        seen: &'a mut dyn FnMut(u64) -> Result<()>,
+    ) -> Self {
         let specs = header.config.tensors().into_iter().map(|s| (s.name.clone(), s)).collect();
-        Loader { gpu, source, header, specs, loaded: BTreeSet::new(), staged_bytes: 0 }
+        Loader {
+            gpu,
+            source,
+            header,
+            specs,
+            loaded: BTreeSet::new(),
+            upload: Upload::new(gpu),
+            allocated_bytes: 0,
+            seen,
+        }
+    }
+
+    /// Bytes allocated on the device so far.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes
+    }
+
+    fn buffer(&mut self, name: &str, bytes: u64) -> Result<Buffer> {
+        let buffer = self.gpu.buffer(name, bytes, Usage::Weights)?;
+        self.allocated_bytes += buffer.size();
+        Ok(buffer)
     }
 
     fn spec(&self, name: &str) -> (Kind, Format, Vec<Layout>) {
@@ -97,20 +133,10 @@ impl<'a> Loader<'a> {
         (spec.kind, spec.format(&self.header.recipe), spec.layouts(&self.header.recipe))
     }
 
-    /// Keeps what is staged on the host small.
-    fn staged(&mut self, bytes: u64) -> Result<()> {
-        self.staged_bytes += bytes;
-        if self.staged_bytes >= STAGING_BYTES {
-            self.staged_bytes = 0;
-            self.gpu.flush()?;
-        }
-        Ok(())
-    }
-
     /// A norm, a bias, a table of f32.
     pub fn vector(&mut self, name: &str) -> Result<Vector> {
         let (Kind::Plain { rows, cols }, _, layouts) = self.spec(name) else { panic!("`{name}` is no plain tensor") };
-        let buffer = self.gpu.buffer(name, (rows * cols * 4) as u64, Usage::Weights)?;
+        let buffer = self.buffer(name, (rows * cols * 4) as u64)?;
         self.plane(&layouts[0], 1, &[(0, 1, buffer.clone())])?;
         Ok(Vector { buffer, len: rows * cols })
     }
@@ -148,7 +174,7 @@ impl<'a> Loader<'a> {
             let mut parts = Vec::new();
             for shard in &mut matrix.shards {
                 let bytes = layout.map_or(16, |l| l.bytes() / all_rows as u64 * shard.rows as u64);
-                let buffer = self.gpu.buffer(name, bytes, Usage::Weights)?;
+                let buffer = self.buffer(name, bytes)?;
                 shard.planes.push(buffer.clone());
                 parts.push((range.start + shard.row0, shard.rows, buffer));
             }
@@ -165,18 +191,17 @@ impl<'a> Loader<'a> {
         let row_bytes = layouts[0].bytes() / rows as u64;
         let mut shards = self.shards(rows, row_bytes);
         for shard in &mut shards {
-            shard.planes.push(self.gpu.buffer(name, row_bytes * shard.rows as u64, Usage::Weights)?);
+            shard.planes.push(self.buffer(name, row_bytes * shard.rows as u64)?);
         }
         // Rows follow each other, so the shards are filled one after another.
         let (mut current, mut at) = (0, 0);
-        let (gpu, source) = (self.gpu, self.source);
-        source.stream(&layouts[0], row_bytes as usize, |mut piece| {
+        self.source.stream(&layouts[0], row_bytes as usize, |mut piece| {
             while !piece.is_empty() {
                 let shard = &shards[current];
                 let room = row_bytes * shard.rows as u64 - at;
                 let count = room.min(piece.len() as u64) as usize;
-                gpu.write(&shard.planes[0], at, &piece[..count]);
-                self.staged(count as u64)?;
+                self.upload.write(&shard.planes[0], at, &piece[..count])?;
+                (self.seen)(count as u64)?;
                 at += count as u64;
                 piece = &piece[count..];
                 if count as u64 == room {
@@ -202,27 +227,26 @@ impl<'a> Loader<'a> {
 
     /// One plane `[lines][rows][per row]` into the buffers of row ranges (first row, rows, buffer).
     fn plane(&mut self, plane: &Layout, rows: usize, parts: &[(usize, usize, Buffer)]) -> Result<()> {
-        let (gpu, source) = (self.gpu, self.source);
         let whole = matches!(parts, [(0, count, _)] if *count == rows);
         // In one piece the lines need not be taken apart.
         let per_row = if whole { 4 } else { per_row_bytes(plane, rows) };
         let line_bytes = if whole { 4 } else { per_row * rows };
         let mut at = 0;
         let mut line = 0;
-        source.stream(plane, line_bytes, |piece| {
+        self.source.stream(plane, line_bytes, |piece| {
             if whole {
-                gpu.write(&parts[0].2, at, piece);
+                self.upload.write(&parts[0].2, at, piece)?;
             } else {
                 for (i, bytes) in piece.chunks_exact(line_bytes).enumerate() {
                     for (row0, count, buffer) in parts {
                         let segment = &bytes[row0 * per_row..(row0 + count) * per_row];
-                        gpu.write(buffer, ((line + i) * count * per_row) as u64, segment);
+                        self.upload.write(buffer, ((line + i) * count * per_row) as u64, segment)?;
                     }
                 }
                 line += piece.len() / line_bytes;
             }
             at += piece.len() as u64;
-            self.staged(piece.len() as u64)
+            (self.seen)(piece.len() as u64)
         })?;
         self.loaded.insert(plane.name.clone());
         Ok(())
@@ -251,10 +275,10 @@ impl<'a> Loader<'a> {
 
     /// Checks the hashes of everything in the file that has not been loaded, so that a damaged file never answers.
     pub fn verify_rest(self) -> Result<()> {
-        self.gpu.flush()?;
+        self.upload.finish()?;
         let Source::File(container) = self.source else { return Ok(()) };
         let names = container.tensors().keys().filter(|name| !self.loaded.contains(*name));
-        container.verify(&names.map(String::as_str).collect::<Vec<_>>())
+        container.verify(&names.map(String::as_str).collect::<Vec<_>>(), self.seen)
     }
 }
 

@@ -74,6 +74,16 @@ impl KvCache {
             kv_factors: self.format.factors_at(self.positions * l.kv_heads * l.head_dim),
         }
     }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> u64 {
+        self.k.iter().chain(&self.v).map(Buffer::size).sum()
+    }
+
+    /// Those of the table of cosines and sines.
+    pub fn rope_bytes(&self) -> u64 {
+        self.rope.size()
+    }
 }
 
 impl Phi3 {
@@ -153,6 +163,11 @@ impl Layer {
 }
 
 impl Adapted {
+    /// Bytes of the adapters on the device.
+    pub fn adapter_bytes(&self) -> u64 {
+        self.adapters.iter().flatten().map(|h| h.down.bytes() + h.up.bytes()).sum()
+    }
+
     /// With the rows `head` of the head.
     pub fn load(loader: &mut Loader, config: &Config, task: Task, head: Range<usize>) -> Result<Self> {
         Ok(Adapted {

@@ -13,10 +13,13 @@ use serde_json::json;
 const PIECE_BYTES: usize = 1 << 20;
 
 impl Header {
-    /// HealthGPT-M3 as published, but with `layers` language layers (32 are published), as `quantize` stores it by default.
+    /// HealthGPT-M3 as published, but with `layers` language layers (32 are published), as `quantize` stores it with int4
+    /// groups of `group`: 32, 64 or 128.
+    ///
+    /// *Errors*: another group.
     ///
     /// *Source*: the configuration files of the published parts; HealthGPT appendix, tables 5 to 7.
-    pub fn m3(layers: usize) -> Self {
+    pub fn m3(layers: usize, group: usize) -> Result<Self, String> {
         let language = Language {
             layers,
             hidden: 3072,
@@ -73,7 +76,7 @@ impl Header {
             vqgan: Some(vqgan),
             basis: Default::default(),
         };
-        Header { config, recipe: Recipe::named("q4", 32).expect("a recipe of that name") }
+        Ok(Header { config, recipe: Recipe::named("q4", group)? })
     }
 }
 
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn m3_is_a_model_that_can_be_loaded() {
-        let header = Header::m3(32);
+        let header = Header::m3(32, 32).unwrap();
         header.config.check().unwrap();
         let bytes: u64 =
             header.config.tensors().iter().flat_map(|s| s.layouts(&header.recipe)).map(|l| l.bytes()).sum();

@@ -2,6 +2,7 @@
 //! any work reaches the device.
 
 use super::linear::{Biased, Matrix, Norm, Shard, Vector};
+use super::pace::{Cost, Estimate, Work};
 use super::run::{Plan, Step, Tap};
 use super::slots::{Lifetime, Pool};
 use crate::Result;
@@ -50,6 +51,7 @@ struct Draft {
     bound: Vec<(&'static str, Bound)>,
     grid: [u32; 3],
     label: String,
+    work: Work,
 }
 
 /// Collects the steps of a plan.
@@ -82,8 +84,8 @@ pub(super) fn planes(names: [&'static str; 3], shard: &Shard) -> impl Iterator<I
     names.into_iter().zip(&shard.planes).map(|(name, plane)| (name, plane.into()))
 }
 
-fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
-    wgpu::BufferBinding { buffer, offset: 0, size: None }
+fn whole(buffer: &Buffer) -> wgpu::BufferBinding<'_> {
+    wgpu::BufferBinding { buffer: buffer.raw(), offset: 0, size: None }
 }
 
 impl<'a> Builder<'a> {
@@ -173,7 +175,14 @@ impl<'a> Builder<'a> {
             return;
         }
         let params = bytemuck::bytes_of(&params).to_vec();
-        self.drafts.push(Draft { pipeline, params, bound, grid, label });
+        self.drafts.push(Draft { pipeline, params, bound, grid, label, work: Work::default() });
+    }
+
+    /// How much the last step multiplies, where that counts beside what it reads and writes.
+    pub(super) fn works(&mut self, products: usize, products_per_key: usize) {
+        if let Some(draft) = self.drafts.last_mut() {
+            draft.work = Work { products: products as u64, products_per_key: products_per_key as u64 };
+        }
     }
 
     pub(super) fn select(&self, kernel: &Kernel, imports: &[Choice], constants: &[Constant]) -> &'static Variant {
@@ -338,6 +347,7 @@ impl<'a> Builder<'a> {
             let variant = self.gpu.select(&gemm::KERNEL, &imports, &constants);
             let grid = gemm::grid(variant, rows, y.rows as u32);
             self.step(&gemm::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
+            self.works(shard.rows * x.cols * y.rows, 0);
         }
     }
 
@@ -373,6 +383,7 @@ impl<'a> Builder<'a> {
         let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", k.into()), ("v_cache", v.into())];
         let grid = attention::grid(heads as u32, (width / heads) as u32, q.rows as u32);
         self.simple(&attention::KERNEL, &[KvFormat::F32.read_import()], params, bound, grid);
+        self.works(2 * q.rows * k.rows * width, 0);
         out
     }
 
@@ -457,6 +468,7 @@ impl<'a> Builder<'a> {
         let variant = self.gpu.select(&conv::KERNEL, &imports, &constants);
         let grid = conv::grid(variant, &params);
         self.step(&conv::KERNEL, variant, &imports, &constants, params, bound, grid, &weight.name);
+        self.works(weight.rows * weight.cols * y.rows, 0);
     }
 
     /// GroupNorm of a picture over groups of channels, with swish or without.
@@ -493,18 +505,22 @@ impl<'a> Builder<'a> {
         let stride = |draft: &Draft| draft.params.len().next_multiple_of(256);
         let params_bytes: usize = self.drafts.iter().map(stride).sum();
         let params = self.gpu.buffer("params", params_bytes as u64, Usage::Uniform)?;
+        if self.gpu.is_imagined() {
+            let (steps, taps, estimate) = (Vec::new(), Vec::new(), Estimate::new(Vec::new()));
+            return Ok(Plan { steps, taps, estimate, params });
+        }
         let mut all_params = Vec::with_capacity(params_bytes);
-        let mut steps = Vec::new();
+        let (mut steps, mut costs) = (Vec::new(), Vec::new());
         for draft in self.drafts {
             let offset = all_params.len();
             all_params.extend_from_slice(&draft.params);
             all_params.resize(offset + draft.params.len().next_multiple_of(256), 0);
             let mut entries = Vec::new();
-            let mut weight_bytes = 0;
+            let (mut weight_bytes, mut act_bytes) = (0, 0);
             for binding in &draft.pipeline.bindings {
                 let resource = match binding.name {
                     "params" => wgpu::BufferBinding {
-                        buffer: &params,
+                        buffer: params.raw(),
                         offset: offset as u64,
                         size: wgpu::BufferSize::new(draft.params.len() as u64),
                     },
@@ -512,7 +528,10 @@ impl<'a> Builder<'a> {
                     name => {
                         let bound = draft.bound.iter().find(|(n, _)| *n == name).map(|(_, b)| b);
                         let buffer = match bound.unwrap_or_else(|| panic!("{} binds no {name}", draft.label)) {
-                            Bound::Act(act) => &buffers[act.id],
+                            Bound::Act(act) => {
+                                act_bytes += (act.rows * act.cols * 4) as u64;
+                                &buffers[act.id]
+                            }
                             Bound::Buffer(buffer) => buffer,
                         };
                         if buffer.is_weights() && !GATHERED.contains(&name) {
@@ -534,10 +553,11 @@ impl<'a> Builder<'a> {
             }
             let group = self.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&draft.label),
-                layout: &draft.pipeline.layout,
+                layout: &draft.pipeline.compiled().1,
                 entries: &entries,
             });
-            let Draft { pipeline, grid, label, .. } = draft;
+            let Draft { pipeline, grid, label, work, .. } = draft;
+            costs.push(Cost::new(work, weight_bytes, act_bytes, self.rows));
             steps.push(Step { pipeline, group, grid, label, weight_bytes });
         }
         self.gpu.write(&params, 0, &all_params);
@@ -548,7 +568,7 @@ impl<'a> Builder<'a> {
             rows: act.rows,
             cols: act.cols,
         });
-        let plan = Plan { steps, taps: taps.collect() };
+        let plan = Plan { steps, taps: taps.collect(), estimate: Estimate::new(costs), params };
         self.gpu.check()?;
         Ok(plan)
     }

@@ -7,7 +7,7 @@ use super::linear::{HLora, Linear, Matrix, Vector};
 use crate::gpu::Buffer;
 use shaders::hlora::HLora as HLoraParams;
 use shaders::{
-    Choice, KvFormat, attention, attention_combine, attention_decode, gemv, gemv_residual, hlora_gate,
+    Choice, Constant, KvFormat, attention, attention_combine, attention_decode, gemv, gemv_residual, hlora, hlora_gate,
     residual_adapted, rope_append, swiglu, swiglu_adapted,
 };
 
@@ -112,7 +112,8 @@ impl<'a> Builder<'a> {
                 let Projected { y, .. } = self.gemv_adapted(linear, a, None);
                 let params = residual_adapted::Params { cols: d as u32, hlora: hlora_params(Some(hlora)) };
                 let own = vec![("y", y.into()), ("x", x.into()), ("norm", norm.into()), ("normed", normed.into())];
-                self.with_up(&residual_adapted::KERNEL, hlora, &[], params, own, residual_adapted::grid(d as u32));
+                let grid = residual_adapted::grid(d as u32);
+                self.with_up(&residual_adapted::KERNEL, hlora, &[], &[], params, own, grid);
             }
             None => self.gemv_residual(linear.weight, a, x, norm, normed),
         }
@@ -199,12 +200,14 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A kernel that adds the way up of an adapter, and so binds B.
+    /// A kernel that adds the way up of an adapter, and so binds B and makes room for its rank.
+    #[expect(clippy::too_many_arguments, reason = "a step, as in `Builder::step`")]
     fn with_up(
         &mut self,
         kernel: &'static shaders::Kernel,
         hlora: &HLora,
         imports: &[Choice],
+        constants: &[Constant],
         params: impl bytemuck::Pod,
         mut bound: Vec<(&'static str, Bound)>,
         grid: [u32; 3],
@@ -212,7 +215,8 @@ impl<'a> Builder<'a> {
         let Some(shard) = self.only_shard(&hlora.up) else { return };
         bound.extend(planes(PLANES, shard));
         let imports = [imports, &[hlora.up.format.import()]].concat();
-        let constants = hlora.up.format.constants();
+        let mut constants = [&hlora.up.format.constants(), constants].concat();
+        constants.push(hlora::constant(hlora.up.cols / 32));
         let variant = self.select(kernel, &imports, &constants);
         self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
     }
@@ -265,10 +269,17 @@ impl<'a> Builder<'a> {
         ];
         let (kernel, kv) = (&attention_decode::KERNEL, a.kv.update_import());
         let grid = attention_decode::grid(heads, parts as u32);
+        let constants = attention_decode::constants(a.head_dim);
         match qkv.up {
-            Some(hlora) => self.with_up(kernel, hlora, &[kv], params, bound, grid),
-            None => self.simple(kernel, &[kv, ("weights", "weights_none")], params, bound, grid),
+            Some(hlora) => self.with_up(kernel, hlora, &[kv], &constants, params, bound, grid),
+            None => {
+                let imports = [kv, ("weights", "weights_none")];
+                let constants = [&constants[..], &[hlora::constant(1)]].concat();
+                let variant = self.select(kernel, &imports, &constants);
+                self.step(kernel, variant, &imports, &constants, params, bound, grid, "");
+            }
         }
+        self.works(0, 2 * a.heads * a.head_dim);
         if let Some(joined) = joined {
             let head_dim4 = a.head_dim as u32 / 4;
             let params = attention_combine::Params { heads, head_dim4, parts: parts as u32 };
@@ -315,6 +326,7 @@ impl<'a> Builder<'a> {
         let bound = vec![("q", q.into()), ("out", out.into()), ("k_cache", a.k.into()), ("v_cache", a.v.into())];
         let grid = attention::grid(a.heads as u32, a.head_dim as u32, q.rows as u32);
         self.simple(&attention::KERNEL, &[a.kv.read_import()], params, bound, grid);
+        self.works(0, 2 * q.rows * q.cols);
         out
     }
 
@@ -325,7 +337,8 @@ impl<'a> Builder<'a> {
         if let Some(hlora) = gate_up.up {
             let params = swiglu_adapted::Params { cols: f as u32, hlora: hlora_params(Some(hlora)) };
             let own = vec![("y", gate_up.y.into()), ("m", m.into())];
-            self.with_up(&swiglu_adapted::KERNEL, hlora, &[], params, own, swiglu_adapted::grid(f as u32));
+            let grid = swiglu_adapted::grid(f as u32);
+            self.with_up(&swiglu_adapted::KERNEL, hlora, &[], &[], params, own, grid);
         } else {
             let bound = vec![("h", gate_up.y.into()), ("m", m.into())];
             let grid = swiglu::grid(f as u32, m.rows as u32);

@@ -27,6 +27,13 @@ pub struct Matrix {
     pub shards: Vec<Shard>,
 }
 
+impl Matrix {
+    /// Bytes on the device.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().flat_map(|s| &s.planes).map(Buffer::size).sum()
+    }
+}
+
 /// f32 values: a bias, a norm.
 pub struct Vector {
     /// Values.

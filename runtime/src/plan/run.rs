@@ -1,5 +1,6 @@
 //! A finished plan, and running it.
 
+use super::pace::Estimate;
 use crate::Result;
 use crate::gpu::{Buffer, Gpu, Pipeline};
 use std::fmt;
@@ -22,7 +23,7 @@ pub(super) struct Step {
 impl Step {
     fn encode(&self, pass: &mut wgpu::ComputePass) {
         let [x, y, z] = self.grid;
-        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_pipeline(&self.pipeline.compiled().0);
         pass.set_bind_group(0, &self.group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }
@@ -41,6 +42,8 @@ pub(super) struct Tap {
 pub struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) taps: Vec<Tap>,
+    pub(super) estimate: Estimate,
+    pub(super) params: Buffer,
 }
 
 /// A step that was timed.
@@ -71,41 +74,27 @@ impl Plan {
         self.steps.len()
     }
 
+    /// What it has on the device for itself alone.
+    pub fn bytes(&self) -> u64 {
+        self.params.size()
+    }
+
     /// Bytes of the weights that a run reads, each as often as a step binds it; not those of tables of which it reads rows.
     pub fn weight_bytes(&self) -> u64 {
         self.steps.iter().map(|s| s.weight_bytes).sum()
     }
 
-    /// Encodes the whole plan.
-    pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.encode_steps(encoder, 0..self.steps.len());
-    }
-
-    fn encode_steps(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
+    /// Encodes some steps as a pass of their own.
+    pub(super) fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        range: Range<usize>,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites>,
+    ) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
         for step in &self.steps[range] {
             step.encode(&mut pass);
         }
-    }
-
-    /// Runs the plan in submissions of `steps`, waiting for each and asking `go_on` between them.
-    ///
-    /// *Errors*: [`crate::Error::Cancelled`] if not, those of the device.
-    pub(crate) fn run_sliced(&self, gpu: &Gpu, steps: usize, go_on: impl Fn() -> bool) -> Result<()> {
-        for first in (0..self.steps.len()).step_by(steps) {
-            if !go_on() {
-                return Err(crate::Error::Cancelled);
-            }
-            self.run_range(gpu, first..(first + steps).min(self.steps.len()))?;
-        }
-        Ok(())
-    }
-
-    fn run_range(&self, gpu: &Gpu, range: Range<usize>) -> Result<()> {
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        self.encode_steps(&mut encoder, range);
-        let submission = gpu.submit(encoder);
-        gpu.wait(submission)
     }
 
     /// Runs the plan and times every step: by the device's clock, or where it has none from submitting it alone to its
@@ -120,7 +109,10 @@ impl Plan {
             let Some(clock) = &clock else {
                 for step in range {
                     let start = Instant::now();
-                    self.run_range(gpu, step..step + 1)?;
+                    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+                    self.encode(&mut encoder, step..step + 1, None);
+                    let submission = gpu.submit(encoder);
+                    gpu.wait(submission)?;
                     seconds.push(start.elapsed().as_secs_f64());
                 }
                 continue;
@@ -149,14 +141,14 @@ impl Plan {
         let mut done = 0;
         for tap in &self.taps {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
-            self.encode_steps(&mut encoder, done..tap.after);
+            self.encode(&mut encoder, done..tap.after, None);
             gpu.submit(encoder);
             done = tap.after;
             let bytes = gpu.read(&tap.buffer, (tap.rows.min(rows) * tap.cols * 4) as u64)?;
             take(Traced { name: tap.name.clone(), values: bytemuck::pod_collect_to_vec(&bytes), cols: tap.cols });
         }
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        self.encode_steps(&mut encoder, done..self.steps.len());
+        self.encode(&mut encoder, done..self.steps.len(), None);
         gpu.submit(encoder);
         Ok(())
     }

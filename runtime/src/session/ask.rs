@@ -1,15 +1,12 @@
 //! Answering a question, streamed.
 
+use super::decode::Coming;
 use super::{Picture, Session, ms};
-use crate::text::{Sampler, Sampling, Turn, log_softmax_at};
+use crate::text::{Likely, Sampler, Sampling, Turn};
 use crate::{Error, Result};
 use shaders::Step;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-/// Never set: for callers that do not cancel.
-pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
+use std::time::{Duration, Instant};
 
 /// A question with all that came before it.
 #[derive(Clone)]
@@ -24,8 +21,8 @@ pub struct Request<'a> {
     pub sampling: Sampling,
     /// Also compute the probability of what was chosen; costs reading the logits of every token.
     pub probabilities: bool,
-    /// Set from another thread to stop.
-    pub cancel: &'a AtomicBool,
+    /// The call ends after that as if it had been cancelled.
+    pub timeout: Option<Duration>,
 }
 
 impl<'a> Request<'a> {
@@ -37,7 +34,7 @@ impl<'a> Request<'a> {
             max_tokens: 512,
             sampling: Sampling::default(),
             probabilities: false,
-            cancel: &NEVER,
+            timeout: None,
         }
     }
 }
@@ -48,6 +45,10 @@ pub struct Token<'a> {
     pub id: u32,
     /// Text that has become final with it; may be empty.
     pub text: &'a str,
+    /// Natural logarithm of its probability, with [`Request::probabilities`].
+    pub logprob: Option<f32>,
+    /// Entropy of the model's distribution, in nats, likewise.
+    pub entropy: Option<f32>,
 }
 
 /// Why an answer ended.
@@ -114,21 +115,26 @@ impl Session {
         self.needs_whole_head("question")
     }
 
-    /// Answers a question. `on_token` sees each token of the answer as it is chosen and may end it.
+    /// Answers a question. `on_token` sees each token of the answer as it is chosen and may end it; text that only
+    /// becomes final with the end comes with the last id once more.
+    ///
+    /// An answer that was cancelled after its first token is returned as far as it got. However a call ends, the session
+    /// answers from then on as if it had not been.
     ///
     /// *Errors*: [`Error::ContextFull`], [`Error::Input`], [`Error::Cancelled`] before the first token, those of the
     /// device.
     pub fn ask(&mut self, request: &Request, mut on_token: impl FnMut(&Token) -> ControlFlow<()>) -> Result<Answer> {
         self.check(request)?;
+        self.pacer.begin(request.timeout);
         let start = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
         let mut timings = Timings::default();
         if let Some(picture) = request.picture {
-            self.see(picture, request.cancel)?;
+            self.see(picture)?;
             timings.image_ms = ms(start);
         }
         let prefill_start = Instant::now();
-        let reused_tokens = self.prefill(&positions.ids, request.cancel)?;
+        let reused_tokens = self.prefill(&positions.ids)?;
         timings.prefill_ms = ms(prefill_start);
 
         let prompt_tokens = positions.ids.len();
@@ -148,21 +154,35 @@ impl Session {
         };
         let mut decode_start = start;
         let mut logprob = 0.0;
-        while let Some((id, p)) = chosen.next(self)? {
+        loop {
+            let Choice { id, likely } = match chosen.next(self) {
+                Ok(Some(choice)) => choice,
+                Ok(None) => break,
+                Err(Error::Cancelled) if !answer.tokens.is_empty() => {
+                    answer.finish = Finish::Cancelled;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             if answer.tokens.is_empty() {
                 answer.timings.first_token_ms = ms(start);
                 decode_start = Instant::now();
             }
             answer.tokens.push(id);
-            logprob += p;
+            logprob += likely.map_or(0.0, |l| l.logprob);
             if stop_ids.contains(&id) {
                 answer.finish = Finish::Stop;
                 break;
             }
             let text = stream.push(id);
             answer.text.push_str(&text);
-            let ended = on_token(&Token { id, text: &text }).is_break() || request.cancel.load(Ordering::Relaxed);
-            if ended {
+            let token = Token {
+                id,
+                text: &text,
+                logprob: likely.map(|l| l.logprob as f32),
+                entropy: likely.map(|l| l.entropy as f32),
+            };
+            if on_token(&token).is_break() {
                 answer.finish = Finish::Cancelled;
                 break;
             }
@@ -172,7 +192,7 @@ impl Session {
             answer.text.push_str(&rest);
             let id = answer.tokens.last().copied().unwrap_or_default();
             // Too late to end the answer.
-            let _ = on_token(&Token { id, text: &rest });
+            let _ = on_token(&Token { id, text: &rest, logprob: None, entropy: None });
         }
         let fed = answer.tokens.len().saturating_sub(1);
         self.cached.extend_from_slice(&answer.tokens[..fed]);
@@ -186,10 +206,19 @@ impl Session {
 
 /// The tokens of an answer, one by one.
 pub(super) enum Chosen {
-    /// Chosen on the device, where the id stays: a step is submitted before the id of the one before is read.
-    Device { at: usize, left: usize, ahead: Option<wgpu::SubmissionIndex>, slot: usize },
+    /// Chosen on the device, where the id stays: if the pace allows it, a step is submitted before the id of the one
+    /// before is read.
+    Device { at: usize, left: usize, coming: Option<Coming> },
     /// Chosen by the host from the logits.
     Host { at: usize, left: usize, sampler: Sampler, last: Option<u32> },
+}
+
+/// A token that was chosen.
+#[derive(Clone, Copy)]
+pub(super) struct Choice {
+    pub id: u32,
+    /// `None` where it is not computed.
+    pub likely: Option<Likely>,
 }
 
 impl Chosen {
@@ -203,12 +232,13 @@ impl Chosen {
 
     /// The most likely ones.
     pub fn on_device(session: &Session, most: usize) -> Self {
-        let ahead = session.submit_id_copy(0);
-        Chosen::Device { at: session.cached.len(), left: most, ahead: Some(ahead), slot: 0 }
+        Chosen::Device { at: session.cached.len(), left: most, coming: Some(session.coming(0)) }
     }
 
-    /// The next token and the logarithm of its probability, 0 where it is not computed.
-    pub fn next(&mut self, session: &Session) -> Result<Option<(u32, f64)>> {
+    /// The next token.
+    ///
+    /// *Errors*: [`Error::Cancelled`], those of the device.
+    pub fn next(&mut self, session: &mut Session) -> Result<Option<Choice>> {
         match self {
             Chosen::Host { at, left, sampler, last } => {
                 if *left == 0 {
@@ -222,19 +252,26 @@ impl Chosen {
                 let id = sampler.next(&logits);
                 *left -= 1;
                 *last = Some(id);
-                Ok(Some((id, log_softmax_at(&logits, id))))
+                Ok(Some(Choice { id, likely: Some(Likely::of(&logits, id)) }))
             }
-            Chosen::Device { at, left, ahead, slot } => {
-                let Some(submission) = ahead.take() else { return Ok(None) };
-                *left -= 1;
-                let this = *slot;
-                if *left > 0 {
-                    session.submit_token(*at, None, Step::NOTHING);
-                    *at += 1;
-                    *slot = 1 - this;
-                    *ahead = Some(session.submit_id_copy(*slot));
+            Chosen::Device { at, left, coming } => {
+                if *left == 0 {
+                    return Ok(None);
                 }
-                Ok(Some((session.read_id(this, submission)?, 0.0)))
+                *left -= 1;
+                let this = match coming.take() {
+                    Some(coming) => coming,
+                    None => {
+                        session.run_token(*at, Step::NOTHING)?;
+                        *at += 1;
+                        session.coming(0)
+                    }
+                };
+                if *left > 0 {
+                    *coming = session.token_ahead(*at, Step::NOTHING, this.other_slot());
+                    *at += usize::from(coming.is_some());
+                }
+                Ok(Some(Choice { id: session.arrived(this)?, likely: None }))
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Extending the cache: the vision tower, prompts in chunks, one token at a time.
 
 use super::model::vision_patches;
-use super::{Picture, SLICE, Session};
+use super::{Picture, Session};
+use crate::gpu::Buffer;
 use crate::model::Task;
+use crate::plan::Ahead;
 use crate::text::{Prompt, Slot, Turn, build};
 use crate::{Error, Result};
 use shaders::Step;
 use shaders::embed::PICTURE_ROW;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A conversation as one run of positions.
 pub(super) struct Positions {
@@ -17,9 +18,30 @@ pub(super) struct Positions {
     pub ids: Vec<u32>,
 }
 
+/// An id that the device has chosen, or will have, on its way to the host.
+pub(super) struct Coming {
+    copied: wgpu::SubmissionIndex,
+    slot: usize,
+    /// The run that chooses it, if that was not waited for.
+    ahead: Option<Ahead>,
+}
+
+impl Coming {
+    /// Where the id after this one may be copied to.
+    pub fn other_slot(&self) -> usize {
+        1 - self.slot
+    }
+}
+
 impl Session {
     pub(super) fn positions(&self, turns: &[Turn], picture: bool) -> Result<Positions> {
-        let prompt = build(&self.model.tokenizer, turns, picture, self.options.task == Task::Generate)?;
+        let prompt = build(
+            &self.model.tokenizer,
+            turns,
+            picture,
+            self.options.task == Task::Generate,
+            self.options.system.as_deref(),
+        )?;
         let rows = self.model.header.config.vision.as_ref().map_or(0, |v| v.patches()) as u32;
         let mut ids = Vec::new();
         for slot in &prompt.slots {
@@ -36,26 +58,24 @@ impl Session {
     }
 
     /// Writes the picture's patches and the values of the run; the vision plan is then ready.
-    pub(super) fn stage_picture(&self, picture: &Picture) -> Result<usize> {
+    pub(super) fn stage_picture(&self, picture: &Picture) -> Result<Step> {
         let (Some(v), Some(clip)) = (&self.model.header.config.vision, &self.model.clip) else {
             return Err(Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() });
         };
         let patches = vision_patches(v, clip.patch_cols(), picture);
         self.gpu().write(&self.buffers.patches, 0, bytemuck::cast_slice(&patches));
-        let rows = v.patches() + 1;
-        self.set_step(Step::new(0, rows));
-        Ok(rows)
+        Ok(self.set_step(Step::new(0, v.patches() + 1)))
     }
 
     /// Runs the vision tower unless the picture is there already.
-    pub(super) fn see(&mut self, picture: &Picture, cancel: &AtomicBool) -> Result<()> {
+    pub(super) fn see(&mut self, picture: &Picture) -> Result<()> {
         if self.picture == Some(picture.id) {
             return Ok(());
         }
         self.forget_picture();
-        self.stage_picture(picture)?;
-        if let Some(plan) = &self.vision {
-            plan.run_sliced(self.gpu(), SLICE, || !cancel.load(Ordering::Relaxed))?;
+        let step = self.stage_picture(picture)?;
+        if let Some(plan) = &mut self.vision {
+            self.pacer.run(plan, step)?;
         }
         self.picture = Some(picture.id);
         Ok(())
@@ -73,67 +93,98 @@ impl Session {
     /// there afterwards. Returns how many positions were kept.
     ///
     /// *Errors*: [`Error::Cancelled`]; the cache then holds the chunks that were done.
-    pub(super) fn prefill(&mut self, ids: &[u32], cancel: &AtomicBool) -> Result<usize> {
+    pub(super) fn prefill(&mut self, ids: &[u32]) -> Result<usize> {
         let common = ids.iter().zip(&self.cached).take_while(|(a, b)| a == b).count();
         let kept = common.min(ids.len() - 1);
         self.cached.truncate(kept);
         for chunk in ids[kept..].chunks(self.chunk) {
-            self.stage_chunk(self.cached.len(), chunk);
-            self.prefill.run_sliced(self.gpu(), SLICE, || !cancel.load(Ordering::Relaxed))?;
+            let step = self.stage_chunk(self.cached.len(), chunk);
+            self.pacer.run(&mut self.prefill, step)?;
             self.cached.extend_from_slice(chunk);
         }
         Ok(kept)
     }
 
     /// Writes the tokens of a chunk at `pos` and the values of the run.
-    pub(super) fn stage_chunk(&self, pos: usize, chunk: &[u32]) {
+    pub(super) fn stage_chunk(&self, pos: usize, chunk: &[u32]) -> Step {
         self.gpu().write(&self.buffers.chunk_tokens, 0, bytemuck::cast_slice(chunk));
-        self.set_step(Step::new(pos, chunk.len()));
+        self.set_step(Step::new(pos, chunk.len()))
     }
 
-    /// Submits one token at position `pos`: what the last run chose, or `id` if the host chose. Row `also` of the head may
-    /// win besides the ordinary ones.
-    pub(super) fn submit_token(&self, pos: usize, id: Option<u32>, also: u32) -> wgpu::SubmissionIndex {
+    /// Writes the values of a run of one token at position `pos`: what the last run chose, or `id` if the host chose. Row
+    /// `also` of the head may win besides the ordinary ones.
+    fn stage_token(&self, pos: usize, id: Option<u32>, also: u32) -> Step {
         if let Some(id) = id {
             self.gpu().write(&self.buffers.token, 0, &id.to_le_bytes());
         }
-        self.set_step(Step { also, ..Step::new(pos, 1) });
-        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-        self.decode.encode(&mut encoder);
-        self.gpu().submit(encoder)
+        self.set_step(Step { also, ..Step::new(pos, 1) })
     }
 
-    /// Copies the id that the last run chose to where the host can read it.
-    pub(super) fn submit_id_copy(&self, slot: usize) -> wgpu::SubmissionIndex {
-        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&self.buffers.token, 0, &self.buffers.readback[slot], 0, 4);
-        self.gpu().submit(encoder)
+    /// Runs the token at position `pos`, which the last run chose, to its end.
+    ///
+    /// *Errors*: [`Error::Cancelled`], those of the device.
+    pub(super) fn run_token(&mut self, pos: usize, also: u32) -> Result<()> {
+        let step = self.stage_token(pos, None, also);
+        self.pacer.run(&mut self.decode, step)
     }
 
-    /// The id that such a copy holds.
-    pub(super) fn read_id(&self, slot: usize, submission: wgpu::SubmissionIndex) -> Result<u32> {
-        let bytes = self.gpu().map(&self.buffers.readback[slot], 4, submission)?;
+    /// Submits the same without waiting for what was submitted before, if the pace allows it.
+    pub(super) fn token_ahead(&mut self, pos: usize, also: u32, slot: usize) -> Option<Coming> {
+        if !self.pacer.may_look_ahead(&self.decode, Step::new(pos, 1)) {
+            return None;
+        }
+        let ahead = self.submit_token(pos, also);
+        Some(Coming { ahead: Some(ahead), ..self.coming(slot) })
+    }
+
+    /// Submits it whatever the pace is.
+    pub(super) fn submit_token(&mut self, pos: usize, also: u32) -> Ahead {
+        let step = self.stage_token(pos, None, also);
+        self.pacer.submit(&self.decode, step)
+    }
+
+    /// The id that the last run chose, on its way to the host.
+    pub(super) fn coming(&self, slot: usize) -> Coming {
+        let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
+        let (token, readback) = (self.buffers.token.raw(), self.buffers.readback[slot].raw());
+        encoder.copy_buffer_to_buffer(token, 0, readback, 0, 4);
+        Coming { copied: self.gpu().submit(encoder), slot, ahead: None }
+    }
+
+    /// Waits for such an id.
+    ///
+    /// *Errors*: those of the device.
+    pub(super) fn arrived(&mut self, coming: Coming) -> Result<u32> {
+        let bytes = self.gpu().map(&self.buffers.readback[coming.slot], 4, coming.copied)?;
+        if let Some(ahead) = &coming.ahead {
+            self.pacer.through(&mut self.decode, ahead);
+        }
         Ok(bytemuck::pod_read_unaligned(&bytes))
     }
 
     /// Runs one token that the host chose, to its end.
     ///
-    /// *Errors*: [`Error::ContextFull`], those of the device.
-    pub(super) fn feed(&self, pos: usize, id: u32) -> Result<()> {
+    /// *Errors*: [`Error::ContextFull`], [`Error::Cancelled`], those of the device.
+    pub(super) fn feed(&mut self, pos: usize, id: u32) -> Result<()> {
         if pos >= self.cache.positions {
             return Err(Error::ContextFull { need: pos + 1, have: self.cache.positions });
         }
-        let submission = self.submit_token(pos, Some(id), Step::NOTHING);
-        self.gpu().wait(submission)
+        let step = self.stage_token(pos, Some(id), Step::NOTHING);
+        self.pacer.run(&mut self.decode, step)
     }
 
     /// Logits after the last run, one per loaded row of the head.
     pub(super) fn row_logits(&self) -> Result<Vec<f32>> {
         let rows = self.model.task(self.options.task)?.adapted.head.rows;
-        let (logits, readback) = (&self.buffers.logits, &self.buffers.readback[0]);
-        let bytes = rows as u64 * 4;
+        self.read_values(&self.buffers.logits, rows)
+    }
+
+    /// The first `count` values of logits or of the picture.
+    pub(super) fn read_values(&self, buffer: &Buffer, count: usize) -> Result<Vec<f32>> {
+        let readback = &self.buffers.readback[0];
+        let bytes = count as u64 * 4;
         let mut encoder = self.gpu().device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(logits, 0, readback, 0, bytes);
+        encoder.copy_buffer_to_buffer(buffer.raw(), 0, readback.raw(), 0, bytes);
         let submission = self.gpu().submit(encoder);
         let bytes = self.gpu().map(readback, bytes, submission)?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))

@@ -1,5 +1,6 @@
 //! Drawing a picture: exactly as many codes as it has, then the decoder.
 
+use super::decode::Coming;
 use super::{Picture, Session, ms};
 use crate::image::RgbPicture;
 use crate::model::Vqgan;
@@ -7,11 +8,7 @@ use crate::text::{Sampler, Sampling, Turn};
 use crate::{Error, Result};
 use shaders::Step;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-/// Steps of the decoder between two looks at `cancel`.
-const DECODER_SLICE: usize = 4;
+use std::time::{Duration, Instant};
 
 /// What is to be drawn.
 #[derive(Clone)]
@@ -25,8 +22,15 @@ pub struct Draw<'a> {
     /// Whether only what may come next can be drawn. Without it the model may do as it likes, as the published script has
     /// it; that needs the whole head.
     pub masked: bool,
-    /// Set from another thread to stop.
-    pub cancel: &'a AtomicBool,
+    /// The call ends after that as if it had been cancelled.
+    pub timeout: Option<Duration>,
+}
+
+impl<'a> Draw<'a> {
+    /// Greedy, from the instruction alone.
+    pub fn new(instruction: &'a str) -> Self {
+        Draw { instruction, picture: None, sampling: Sampling::default(), masked: true, timeout: None }
+    }
 }
 
 /// A row of codes is complete.
@@ -111,6 +115,7 @@ impl Session {
     /// masked, ends early, those of the device.
     pub fn generate(&mut self, draw: &Draw, mut on_row: impl FnMut(Row) -> ControlFlow<()>) -> Result<Generated> {
         draw.sampling.validate()?;
+        self.pacer.begin(draw.timeout);
         let model = self.model.clone();
         let Some(q) = model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
             return Err(Error::Input {
@@ -131,11 +136,11 @@ impl Session {
             self.needs_whole_head("drawing without a mask")?;
         }
         if let Some(picture) = draw.picture {
-            self.see(picture, draw.cancel)?;
+            self.see(picture)?;
         }
         let image_ms = ms(start);
         let prefill_start = Instant::now();
-        self.prefill(&positions.ids, draw.cancel)?;
+        self.prefill(&positions.ids)?;
         let prefill_ms = ms(prefill_start);
 
         let codes_start = Instant::now();
@@ -144,9 +149,6 @@ impl Session {
         let mut tokens = Vec::new();
         let mut drawn = Drawn::new(self, draw)?;
         while !grid.is_full() {
-            if draw.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
             let id = drawn.next(self, grid, prompt_tokens + tokens.len())?;
             tokens.push(id);
             match model.tokenizer.code_of(id) {
@@ -174,25 +176,24 @@ impl Session {
         let codes_ms = ms(codes_start);
 
         let decoder_start = Instant::now();
-        let picture = self.decode_picture(q, &codes, draw.cancel)?;
+        let picture = self.decode_picture(q, &codes)?;
         let decoder_ms = ms(decoder_start);
         log::info!("{tokens} tokens in {codes_ms:.0} ms, decoder {decoder_ms:.0} ms");
         Ok(Generated { picture, codes, prompt_tokens, tokens, image_ms, prefill_ms, codes_ms, decoder_ms })
     }
 
     /// The picture of `codes`.
-    pub(super) fn decode_picture(&self, q: &Vqgan, codes: &[u32], cancel: &AtomicBool) -> Result<RgbPicture> {
+    pub(super) fn decode_picture(&mut self, q: &Vqgan, codes: &[u32]) -> Result<RgbPicture> {
         self.gpu().write(&self.buffers.codes, 0, bytemuck::cast_slice(codes));
-        if let Some(plan) = &self.decoder {
-            plan.run_sliced(self.gpu(), DECODER_SLICE, || !cancel.load(Ordering::Relaxed))?;
+        if let Some(plan) = &mut self.decoder {
+            self.pacer.run(plan, Step::new(0, codes.len()))?;
         }
         self.drawn_picture(q.side(), q.out_channels)
     }
 
     /// What the decoder left, as 8-bit RGB: truncated, as published.
     pub(super) fn drawn_picture(&self, side: usize, channels: usize) -> Result<RgbPicture> {
-        let bytes = self.gpu().read(&self.buffers.drawn, (side * side * channels * 4) as u64)?;
-        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let values = self.read_values(&self.buffers.drawn, side * side * channels)?;
         let level = |v: f32| (255.0 * ((v.clamp(-1.0, 1.0) + 1.0) / 2.0)) as u8;
         // A picture with one channel is grey.
         let channel = |pixel: &[f32], c: usize| level(pixel[c.min(pixel.len() - 1)]);
@@ -203,8 +204,9 @@ impl Session {
 
 /// The tokens of a picture, one by one. Only what may come next can win.
 enum Drawn {
-    /// Chosen on the device, where the id stays: a step is submitted before the id of the one before is read.
-    Device { ahead: wgpu::SubmissionIndex, slot: usize },
+    /// Chosen on the device, where the id stays: if the pace allows it, a step is submitted before the id of the one
+    /// before is read.
+    Device { coming: Option<Coming> },
     /// Chosen by the host from the logits.
     Host { sampler: Sampler, masked: bool, last: Option<u32> },
 }
@@ -216,26 +218,29 @@ impl Drawn {
         if draw.sampling.temperature > 0.0 || whole {
             return Ok(Drawn::Host { sampler: Sampler::new(draw.sampling), masked: draw.masked, last: None });
         }
-        Ok(Drawn::Device { ahead: session.submit_id_copy(0), slot: 0 })
+        Ok(Drawn::Device { coming: Some(session.coming(0)) })
     }
 
     /// The next token of `grid`, which will stand at position `pos`.
-    fn next(&mut self, session: &Session, grid: Grid, pos: usize) -> Result<u32> {
+    fn next(&mut self, session: &mut Session, grid: Grid, pos: usize) -> Result<u32> {
         let rows = session.model.task(session.options.task)?.rows;
+        let also = |grid: Grid| rows.newline.filter(|_| grid.newline_may_follow()).unwrap_or(Step::NOTHING);
         match self {
-            Drawn::Device { ahead, slot } => {
-                let this = *slot;
-                let submission = ahead.clone();
+            Drawn::Device { coming } => {
+                let this = match coming.take() {
+                    Some(coming) => coming,
+                    None => {
+                        session.run_token(pos - 1, also(grid))?;
+                        session.coming(0)
+                    }
+                };
                 // The id about to be read is a code unless a newline may follow; after either of the two comes a code,
                 // since rows have more than one column.
                 let after = if grid.newline_may_follow() { grid.with_newline() } else { grid.with_code() };
                 if !after.is_full() {
-                    let also = rows.newline.filter(|_| after.newline_may_follow()).unwrap_or(Step::NOTHING);
-                    session.submit_token(pos, None, also);
-                    *slot = 1 - this;
-                    *ahead = session.submit_id_copy(*slot);
+                    *coming = session.token_ahead(pos, also(after), this.other_slot());
                 }
-                session.read_id(this, submission)
+                session.arrived(this)
             }
             Drawn::Host { sampler, masked, last } => {
                 if let Some(id) = *last {

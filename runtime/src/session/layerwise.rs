@@ -1,15 +1,15 @@
 //! A model run one layer at a time over sequences whose residual streams the host keeps: for models that are larger than
 //! memory, and for whoever must know what goes into each linear. Quantising and comparing files stand on it.
 
+use super::Picture;
 use super::model::{preprocess, vision_patches};
-use super::{Picture, SLICE};
 use crate::gpu::{Buffer, Gpu, Usage};
 use crate::image::RgbPicture;
 use crate::model::clip::{Clip, Projector};
 use crate::model::load::{Loader, Source};
 use crate::model::phi3::{KvCache, Layer};
 use crate::model::{Config, Header, Planes, Task};
-use crate::plan::{Builder, HLora, Matrix, Plan, Pool, Vector};
+use crate::plan::{Builder, Control, HLora, Matrix, Pacer, Plan, Pool, Vector};
 use crate::{Error, Result};
 use shaders::{KvFormat, Step};
 use std::collections::BTreeMap;
@@ -40,12 +40,14 @@ pub struct Layerwise {
     step: Buffer,
     stream: Buffer, // [chunk, d]
     pool: Pool,
+    pacer: Pacer,
     chunk: usize,
 }
 
 /// A layer on the device, with the adapters of some tasks.
 pub struct LoadedLayer {
     plans: BTreeMap<Task, Plan>,
+    inside: bool,
     /// On the device as long as the plans.
     _weights: (Layer, Vec<Option<[HLora; 4]>>),
 }
@@ -80,6 +82,7 @@ impl Layerwise {
             step: gpu.buffer("step", 16, Usage::Uniform)?,
             stream: gpu.buffer("stream", stream_bytes, Usage::Activation)?,
             pool: Pool::default(),
+            pacer: Pacer::new(gpu, Control::new())?,
             gpu: gpu.clone(),
             header,
             chunk,
@@ -97,7 +100,8 @@ impl Layerwise {
     /// *Errors*: those of the device. *Panics* if a plane is missing.
     pub fn load(&mut self, index: usize, planes: &Planes, tasks: &[Task], inside: bool) -> Result<LoadedLayer> {
         let l = &self.header.config.language;
-        let mut loader = Loader::new(&self.gpu, Source::Memory(planes), &self.header);
+        let mut unwatched = |_| Ok(());
+        let mut loader = Loader::new(&self.gpu, Source::Memory(planes), &self.header, &mut unwatched);
         let layer = Layer::load(&mut loader, index)?;
         let (mut plans, mut all_adapters) = (BTreeMap::new(), Vec::new());
         for task in tasks {
@@ -111,8 +115,8 @@ impl Layerwise {
             plans.insert(*task, p.finish(&mut self.pool, &self.step)?);
             all_adapters.push(adapters);
         }
-        self.gpu.flush()?;
-        Ok(LoadedLayer { plans, _weights: (layer, all_adapters) })
+        loader.verify_rest()?;
+        Ok(LoadedLayer { plans, inside, _weights: (layer, all_adapters) })
     }
 
     /// Takes the residual stream of a sequence, `[n, d]`, through a layer that was loaded with the task's adapters. `take`
@@ -120,31 +124,36 @@ impl Layerwise {
     ///
     /// *Errors*: those of the device. *Panics* for a sequence longer than was said.
     pub fn run(
-        &self,
-        layer: &LoadedLayer,
+        &mut self,
+        layer: &mut LoadedLayer,
         task: Task,
         stream: &mut [f32],
         mut take: impl FnMut(Inside, &[f32]),
     ) -> Result<()> {
         let width = self.header.config.language.hidden;
         assert!(stream.len() <= self.kv.positions * width, "a sequence of {} values", stream.len());
-        let plan = layer.plans.get(&task).unwrap_or_else(|| panic!("loaded without {}", task.name()));
+        let plan = layer.plans.get_mut(&task).unwrap_or_else(|| panic!("loaded without {}", task.name()));
         for (i, chunk) in stream.chunks_mut(self.chunk * width).enumerate() {
             let tokens = chunk.len() / width;
             self.gpu.write(&self.stream, 0, bytemuck::cast_slice(chunk));
-            self.gpu.write(&self.step, 0, bytemuck::bytes_of(&Step::new(i * self.chunk, tokens)));
-            plan.run_traced(&self.gpu, tokens, |t| {
-                let inside = match t.name.as_str() {
-                    "values" => Inside::Values,
-                    "middle" => Inside::Middle,
-                    "inner" => Inside::Inner,
-                    linear => match crate::model::LINEARS.iter().find(|(name, _)| *name == linear) {
-                        Some((name, _)) => Inside::Gates(name),
-                        None => return,
-                    },
-                };
-                take(inside, &t.values);
-            })?;
+            let step = Step::new(i * self.chunk, tokens);
+            self.gpu.write(&self.step, 0, bytemuck::bytes_of(&step));
+            if !layer.inside {
+                self.pacer.run(plan, step)?;
+            } else {
+                plan.run_traced(&self.gpu, tokens, |t| {
+                    let inside = match t.name.as_str() {
+                        "values" => Inside::Values,
+                        "middle" => Inside::Middle,
+                        "inner" => Inside::Inner,
+                        linear => match crate::model::LINEARS.iter().find(|(name, _)| *name == linear) {
+                            Some((name, _)) => Inside::Gates(name),
+                            None => return,
+                        },
+                    };
+                    take(inside, &t.values);
+                })?;
+            }
             let bytes = self.gpu.read(&self.stream, (chunk.len() * 4) as u64)?;
             chunk.copy_from_slice(&bytemuck::pod_collect_to_vec::<u8, f32>(&bytes));
         }
@@ -161,7 +170,8 @@ impl Layerwise {
         // Of a head with a mean row all but that.
         let rows = if stored == config.vocabulary.tokens + 1 { stored - 1 } else { stored };
         let gpu = &self.gpu;
-        let mut loader = Loader::new(gpu, Source::Memory(planes), &self.header);
+        let mut unwatched = |_| Ok(());
+        let mut loader = Loader::new(gpu, Source::Memory(planes), &self.header, &mut unwatched);
         let norm = loader.vector("language.norm")?;
         let head = loader.matrix_rows(&format!("{}.head", task.name()), 0..rows)?;
         let logits = gpu.buffer("all logits", (LOGIT_ROWS * rows * 4) as u64, Usage::Activation)?;
@@ -172,7 +182,7 @@ impl Layerwise {
         let y = p.fixed(&logits, LOGIT_ROWS, rows);
         p.matrix_into(&head, h, y);
         let plan = p.finish(&mut Pool::default(), &self.step)?;
-        gpu.flush()?;
+        loader.verify_rest()?;
         Ok(LoadedHead { plan, stream, logits, rows, all: config.vocabulary.rows(), _weights: (norm, head) })
     }
 
@@ -180,13 +190,14 @@ impl Layerwise {
     /// `take` gets those of one token after another.
     ///
     /// *Errors*: those of the device.
-    pub fn logits(&self, head: &LoadedHead, stream: &[f32], mut take: impl FnMut(Vec<f32>)) -> Result<()> {
+    pub fn logits(&mut self, head: &mut LoadedHead, stream: &[f32], mut take: impl FnMut(Vec<f32>)) -> Result<()> {
         let width = self.header.config.language.hidden;
         for chunk in stream.chunks(LOGIT_ROWS * width) {
             let count = chunk.len() / width;
             self.gpu.write(&head.stream, 0, bytemuck::cast_slice(chunk));
-            self.gpu.write(&self.step, 0, bytemuck::bytes_of(&Step::new(0, count)));
-            head.plan.run_sliced(&self.gpu, SLICE, || true)?;
+            let step = Step::new(0, count);
+            self.gpu.write(&self.step, 0, bytemuck::bytes_of(&step));
+            self.pacer.run(&mut head.plan, step)?;
             let bytes = self.gpu.read(&head.logits, (count * head.rows * 4) as u64)?;
             let found: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             found.chunks_exact(head.rows).for_each(|row| take(super::decode::for_every_id(row.to_vec(), head.all)));
@@ -221,7 +232,8 @@ pub fn project(
         return Err(Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() });
     };
     let layers = config.task(task).map_or(0, |t| t.vision_layers);
-    let mut loader = Loader::new(gpu, Source::Memory(planes), header);
+    let mut unwatched = |_| Ok(());
+    let mut loader = Loader::new(gpu, Source::Memory(planes), header, &mut unwatched);
     let clip = Clip::load(&mut loader, layers)?;
     let projector = Projector::load(&mut loader, task)?;
     let (rows, width) = (v.patches(), config.language.hidden);
@@ -233,12 +245,15 @@ pub fn project(
     let features = clip.forward(&mut p, v, layers, input);
     let out = p.fixed(&picture, rows, width);
     projector.forward(&mut p, features, out);
-    let plan = p.finish(&mut Pool::default(), &step)?;
-    gpu.write(&step, 0, bytemuck::bytes_of(&Step::new(0, rows + 1)));
+    let mut plan = p.finish(&mut Pool::default(), &step)?;
+    loader.verify_rest()?;
+    let mut pacer = Pacer::new(gpu, Control::new())?;
+    let values = Step::new(0, rows + 1);
+    gpu.write(&step, 0, bytemuck::bytes_of(&values));
     let mut projected = Vec::new();
     for shown in pictures {
         gpu.write(&patches, 0, bytemuck::cast_slice(&vision_patches(v, clip.patch_cols(), shown)));
-        plan.run_sliced(gpu, SLICE, || true)?;
+        pacer.run(&mut plan, values)?;
         projected.push(bytemuck::pod_collect_to_vec(&gpu.read(&picture, (rows * width * 4) as u64)?));
     }
     Ok(projected)

@@ -1,6 +1,6 @@
 //! How fast a session is, stage by stage and kernel by kernel: what `healthgpt bench` prints.
 
-use super::ask::{Chosen, NEVER};
+use super::ask::Chosen;
 use super::{Picture, Session, ms};
 use crate::gpu::Usage;
 use crate::plan::{Plan, Timed};
@@ -127,7 +127,7 @@ impl Session {
         let prefill_tokens_per_s = measured(reps, || {
             self.cached.clear();
             let start = Instant::now();
-            self.prefill(&ids, &NEVER)?;
+            self.prefill(&ids)?;
             Ok(prompt as f64 / start.elapsed().as_secs_f64())
         })?;
         let decode_tokens_per_s = measured(reps, || {
@@ -141,9 +141,9 @@ impl Session {
         })?;
         let encode_us = measured(reps, || {
             let start = Instant::now();
-            let submission = self.submit_token(prompt, None, Step::NOTHING);
+            let ahead = self.submit_token(prompt, Step::NOTHING);
             let us = ms(start) * 1e3;
-            self.gpu().wait(submission)?;
+            self.gpu().wait(ahead.submission)?;
             Ok(us)
         })?;
         let decoder_ms = if pictures { self.decoder_ms(reps)? } else { None };
@@ -168,7 +168,7 @@ impl Session {
     /// *Errors*: as [`Session::measure`].
     pub fn measure_kernels(&mut self, workload: &Workload) -> Result<Kernels> {
         let ids = self.begin(workload)?;
-        let by_kernel = |plan: &Plan, stage: &dyn Fn()| -> Result<Vec<KernelTime>> {
+        let by_kernel = |plan: &Plan, stage: &dyn Fn() -> Step| -> Result<Vec<KernelTime>> {
             let run = || {
                 stage();
                 plan.run_timed(self.gpu())
@@ -213,6 +213,7 @@ impl Session {
         if need > self.cache.positions {
             return Err(Error::ContextFull { need, have: self.cache.positions });
         }
+        self.pacer.begin(None);
         self.cached.clear();
         self.picture = None;
         let vocabulary = self.model.header.config.vocabulary.tokens;
@@ -228,21 +229,22 @@ impl Session {
         let image_ms = measured(reps, || {
             self.picture = None;
             let start = Instant::now();
-            self.see(&grey, &NEVER)?;
+            self.see(&grey)?;
             Ok(ms(start))
         })?;
         self.picture = None;
         Ok(Some(image_ms))
     }
 
-    fn decoder_ms(&self, reps: usize) -> Result<Option<Measured>> {
-        let Some(q) = self.model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
+    fn decoder_ms(&mut self, reps: usize) -> Result<Option<Measured>> {
+        let model = self.model.clone();
+        let Some(q) = model.header.config.vqgan.as_ref().filter(|_| self.decoder.is_some()) else {
             return Ok(None);
         };
         let codes: Vec<u32> = (0..q.codes_per_picture()).map(|i| (i * 7919 % q.codes) as u32).collect();
         let once = || {
             let start = Instant::now();
-            self.decode_picture(q, &codes, &NEVER)?;
+            self.decode_picture(q, &codes)?;
             Ok(ms(start))
         };
         measured(reps, once).map(Some)
@@ -257,7 +259,7 @@ impl Session {
         let seconds = |copies: usize| -> Result<f64> {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             for _ in 0..copies {
-                encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes);
+                encoder.copy_buffer_to_buffer(from.raw(), 0, to.raw(), 0, bytes);
             }
             let start = Instant::now();
             let submission = gpu.submit(encoder);

@@ -2,6 +2,7 @@
 
 mod ask;
 mod decode;
+mod footprint;
 mod generate;
 mod layerwise;
 mod measure;
@@ -10,17 +11,18 @@ mod score;
 mod trace;
 
 pub use ask::{Answer, Finish, Request, Timings, Token};
+pub use footprint::Footprint;
 pub use generate::{Draw, Generated, Grid, Row};
 pub use layerwise::{Inside, Layerwise, LoadedHead, LoadedLayer, project, ready_picture};
 pub use measure::{KernelTime, Kernels, Measured, Speed, Workload};
-pub use model::{Model, OpenOptions, Picture};
-pub use score::{Judged, Perplexity};
+pub use model::{Model, ModelSummary, OpenOptions, Picture, Progress};
+pub use score::{By, Judged, Perplexity};
 pub use trace::{Tensor, Trace, Values};
 
 use crate::gpu::{Buffer, Gpu, Usage};
 use crate::model::Task;
 use crate::model::phi3::KvCache;
-use crate::plan::{Builder, Plan, Pool};
+use crate::plan::{Builder, Control, Pacer, Plan, Pool, Submission, Submissions};
 use crate::{Error, Result};
 use model::TaskWeights;
 use shaders::{KvFormat, Step};
@@ -31,13 +33,11 @@ use std::time::Instant;
 const DEFAULT_CONTEXT: usize = 2048;
 /// Allowed for the text of an instruction where the caller does not say.
 const PROMPT_TOKENS: usize = 256;
-/// Dispatches of the vision tower or of a chunk between two looks at `cancel`.
-const SLICE: usize = 64;
 /// Most tokens of a chunk: a workgroup's axis must hold them.
 const MAX_CHUNK: usize = 4096;
 
 /// How a session is planned.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SessionOptions {
     /// What it is for.
     pub task: Task,
@@ -51,11 +51,24 @@ pub struct SessionOptions {
     pub adapter: bool,
     /// Keep every named stage readable, for [`Session::trace`]; slower.
     pub traced: bool,
+    /// What the system turn of every prompt says; by default what the model was trained with.
+    pub system: Option<String>,
+    /// How other threads reach the session while it works.
+    pub control: Control,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { task: Task::Ask, context: None, kv: KvFormat::F16, chunk: None, adapter: true, traced: false }
+        SessionOptions {
+            task: Task::Ask,
+            context: None,
+            kv: KvFormat::F16,
+            chunk: None,
+            adapter: true,
+            traced: false,
+            system: None,
+            control: Control::new(),
+        }
     }
 }
 
@@ -75,19 +88,23 @@ pub struct Session {
     cached: Vec<u32>,
     /// Which picture `buffers.picture` holds.
     picture: Option<[u8; 32]>,
+    pacer: Pacer,
+    footprint: Footprint,
+    /// Activations of the plans.
+    _pool: Pool,
 }
 
 /// Buffers that outlive a run.
 struct Buffers {
     step: Buffer,
-    chunk_tokens: Buffer, // [chunk]
-    token: Buffer,        // [1]: written by argmax or the host, read by the next step
-    logits: Buffer,       // [head rows]
-    patches: Buffer,      // [P + 1, patch inputs]
-    picture: Buffer,      // [P, d]
-    codes: Buffer,        // [grid * grid]
-    drawn: Buffer,        // [side * side, 3]
-    readback: [Buffer; 2],
+    chunk_tokens: Buffer,  // [chunk]
+    token: Buffer,         // [1]: written by argmax or the host, read by the next step
+    logits: Buffer,        // [head rows]
+    patches: Buffer,       // [P + 1, patch inputs]
+    picture: Buffer,       // [P, d]
+    codes: Buffer,         // [grid * grid]
+    drawn: Buffer,         // [side * side, 3]
+    readback: [Buffer; 2], // an id each, or one of them logits or the picture
 }
 
 impl Session {
@@ -115,6 +132,7 @@ impl Session {
         let patch_cols = model.clip.as_ref().map_or(4, |c| c.patch_cols());
         let head_rows = task.adapted.head.rows;
         let drawn = config.vqgan.as_ref().filter(|_| task.decoder.is_some());
+        let drawn_values = drawn.map_or(1, |q| q.side().pow(2) * q.out_channels);
         let buffer = |label, elements: usize, usage| gpu.buffer(label, (elements * 4) as u64, usage);
         let buffers = Buffers {
             step: buffer("step", 4, Usage::Uniform)?,
@@ -124,10 +142,10 @@ impl Session {
             patches: buffer("patches", (rows + 1) * patch_cols, Usage::Activation)?,
             picture: buffer("picture", rows * l.hidden, Usage::Activation)?,
             codes: buffer("codes", drawn.map_or(1, |q| q.codes_per_picture()), Usage::Activation)?,
-            drawn: buffer("drawn", drawn.map_or(1, |q| q.side().pow(2) * q.out_channels), Usage::Activation)?,
+            drawn: buffer("drawn", drawn_values, Usage::Activation)?,
             readback: [
-                buffer("readback", head_rows, Usage::Readback)?,
-                buffer("readback", head_rows, Usage::Readback)?,
+                buffer("readback", head_rows.max(drawn_values), Usage::Readback)?,
+                buffer("readback", 1, Usage::Readback)?,
             ],
         };
         let tokens_plan = |rows: usize| {
@@ -160,12 +178,24 @@ impl Session {
         let decode = decode.finish(&mut pool, &buffers.step)?;
         let vision = vision.map(|p| p.finish(&mut pool, &buffers.step)).transpose()?;
         let decoder = decoder.map(|p| p.finish(&mut pool, &buffers.step)).transpose()?;
-        gpu.save_pipelines();
-        log::info!(
-            "session: {positions} positions, chunks of {chunk}, {} dispatches a token, {} MB of activations",
-            decode.dispatches(),
-            pool.bytes() >> 20
-        );
+        let pacer = Pacer::new(gpu, options.control.clone())?;
+        let plans = [Some(&prefill), Some(&decode), vision.as_ref(), decoder.as_ref()].into_iter().flatten();
+        let staging = buffers.readback.iter().map(Buffer::size).sum::<u64>() + pacer.bytes();
+        let footprint = Footprint {
+            kv_per_token: (l.layers * 2 * options.kv.bytes(l.kv_heads * l.head_dim)) as u64,
+            kv: cache.bytes(),
+            scratch: buffers.scratch_bytes() + cache.rope_bytes() + pool.bytes() + plans.map(Plan::bytes).sum::<u64>(),
+            staging,
+            ..model.footprint()
+        };
+        if !gpu.is_imagined() {
+            gpu.save_pipelines();
+            log::info!(
+                "session: {positions} positions, chunks of {chunk}, {} dispatches a token, {} MB of activations",
+                decode.dispatches(),
+                pool.bytes() >> 20
+            );
+        }
         Ok(Session {
             model: model.clone(),
             options,
@@ -178,6 +208,9 @@ impl Session {
             decoder,
             cached: Vec::new(),
             picture: None,
+            pacer,
+            footprint,
+            _pool: pool,
         })
     }
 
@@ -189,6 +222,43 @@ impl Session {
     /// Positions that the cache holds.
     pub fn context(&self) -> usize {
         self.cache.positions
+    }
+
+    /// How other threads reach this session while it works.
+    pub fn control(&self) -> &Control {
+        &self.options.control
+    }
+
+    /// Looks at a picture now, so that a question about it finds it seen.
+    ///
+    /// *Errors*: [`Error::Input`] if the model takes no pictures, [`Error::Cancelled`], those of the device.
+    pub fn encode(&mut self, picture: &Picture) -> Result<()> {
+        self.pacer.begin(None);
+        self.see(picture)
+    }
+
+    /// Forgets what has been computed, and the picture too unless it is to be kept.
+    pub fn reset(&mut self, keep_picture: bool) {
+        self.cached.clear();
+        if !keep_picture {
+            self.picture = None;
+        }
+    }
+
+    /// What the last call submitted.
+    pub fn submissions(&self) -> Submissions {
+        self.pacer.sums()
+    }
+
+    /// The same one by one. Copies of results are not among them.
+    pub fn each_submission(&self) -> &[Submission] {
+        self.pacer.submissions()
+    }
+
+    /// What model and session take of the device's memory; the model's part is there once for all of its sessions. While
+    /// a model is opened, the driver has up to 64 MB more on their way to the device.
+    pub fn footprint(&self) -> Footprint {
+        self.footprint
     }
 
     /// The steps of one decoded token, one a line.
@@ -214,8 +284,17 @@ impl Session {
     }
 
     /// Values of the next run.
-    fn set_step(&self, step: Step) {
+    fn set_step(&self, step: Step) -> Step {
         self.gpu().write(&self.buffers.step, 0, bytemuck::bytes_of(&step));
+        step
+    }
+}
+
+impl Buffers {
+    /// Bytes of all but those that the host reads from.
+    fn scratch_bytes(&self) -> u64 {
+        let Buffers { step, chunk_tokens, token, logits, patches, picture, codes, drawn, readback: _ } = self;
+        [step, chunk_tokens, token, logits, patches, picture, codes, drawn].map(Buffer::size).iter().sum()
     }
 }
 

@@ -1,6 +1,7 @@
 //! An open model: weights on the device, shared by sessions.
 
-use crate::file::Container;
+use super::{Footprint, Session, SessionOptions};
+use crate::file::{Container, hex};
 use crate::gpu::{self, Gpu};
 use crate::image::{Preprocess, RgbPicture};
 use crate::model::clip::{Clip, Projector};
@@ -10,12 +11,16 @@ use crate::model::vqgan::Decoder;
 use crate::model::{Config, Header, Task, Vision, Vocabulary, WayBack};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
+use devices::Facts;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Sees how far opening is, from 0 to 1, and what is being done; may end it. Called on the opening thread.
+pub type Progress = Arc<dyn Fn(f32, &'static str) -> ControlFlow<()> + Send + Sync>;
 
 /// How a model is opened.
 #[derive(Clone, Default)]
@@ -28,9 +33,31 @@ pub struct OpenOptions {
     pub on: Option<Gpu>,
     /// Load the whole head of the generation task, not only the rows that may be drawn: for comparisons.
     pub whole_head: bool,
+    /// Sees how far opening is.
+    pub progress: Option<Progress>,
+    /// What [`Model::sha256`] must be, as bytes.
+    pub expected_sha256: Option<[u8; 32]>,
+}
+
+/// What a model file says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSummary {
+    /// Dimensions and formats.
+    pub header: Header,
+    /// As [`Model::sha256`].
+    pub sha256: String,
+    /// Size of the file.
+    pub bytes: u64,
 }
 
 impl OpenOptions {
+    fn report(&self, fraction: f32, stage: &'static str) -> Result<()> {
+        match self.progress.as_ref().map(|progress| progress(fraction.min(1.0), stage)) {
+            Some(ControlFlow::Break(())) => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
     fn wanted(&self) -> &[Task] {
         if self.tasks.is_empty() { &[Task::Ask] } else { &self.tasks }
     }
@@ -68,6 +95,7 @@ pub struct Model {
     sha256: String,
     /// Of a file in another basis than the published one.
     pub(crate) way_back: Option<WayBack>,
+    footprint: Footprint,
 }
 
 /// A picture as the vision tower takes it.
@@ -135,19 +163,44 @@ impl Model {
     ///
     /// *Errors*: [`Error::File`] names file, tensor, found and expected; those of the device.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>> {
+        Self::from_container(&Container::open(path)?, options)
+    }
+
+    /// The same for a model file that is in memory; nothing of `bytes` is kept.
+    ///
+    /// *Errors*: as [`Model::open`].
+    pub fn open_in_memory(bytes: &[u8], options: &OpenOptions) -> Result<Arc<Self>> {
+        Self::from_container(&Container::in_memory(bytes)?, options)
+    }
+
+    /// What a model file says of itself; no device is needed.
+    ///
+    /// *Errors*: [`Error::Io`], [`Error::File`].
+    pub fn probe(path: &Path) -> Result<ModelSummary> {
         let container = Container::open(path)?;
         let header = Header::read(&container)?;
-        for task in options.wanted() {
-            if header.config.task(*task).is_none() {
-                return Err(
-                    container.wrong(format!("was made without `{0}`: quantize it with --tasks {0}", task.name()))
-                );
+        Ok(ModelSummary { header, sha256: container.sha256().into(), bytes: container.bytes() })
+    }
+
+    fn from_container(container: &Container, options: &OpenOptions) -> Result<Arc<Self>> {
+        let sha256: String = container.sha256().into();
+        if let Some(expected) = options.expected_sha256 {
+            let expected = hex(&expected);
+            if expected != sha256 {
+                let path = container.path().into();
+                return Err(Error::Integrity {
+                    path,
+                    problem: format!("has SHA-256 {sha256}; {expected} is expected"),
+                });
             }
         }
-        let tokenizer = stored_tokenizer(&container, &header)?;
+        let header = Header::read(container)?;
+        if let Some(problem) = header.lacks(options.wanted()) {
+            return Err(Error::Task(format!("{}: {problem}", container.path().display())));
+        }
+        let tokenizer = stored_tokenizer(container, &header)?;
         let preprocess = preprocess(&header.config).map_err(|problem| container.wrong(problem))?;
-        let sha256 = container.sha256().into();
-        Self::load(Source::File(&container), header, tokenizer, preprocess, sha256, options)
+        Self::load(Source::File(container), header, tokenizer, preprocess, sha256, options)
     }
 
     /// A model that no file holds, with made-up weights: as fast as a real one, and as large.
@@ -175,17 +228,43 @@ impl Model {
         let wanted = options.wanted();
         let gpu = options.on.clone().map_or_else(|| Gpu::open(&options.gpu), Ok)?;
         let config = &header.config;
-        let mut loader = Loader::new(&gpu, source, &header);
+        let whole = match source {
+            Source::File(container) => container.tensors().values().map(|t| t.bytes).sum(),
+            Source::Synthetic | Source::Planned | Source::Memory(_) => {
+                config.tensors().iter().flat_map(|s| s.layouts(&header.recipe)).map(|l| l.bytes()).sum::<u64>()
+            }
+        };
+        let mut done = 0;
+        let mut seen = |bytes: u64| {
+            done += bytes;
+            options.report(done as f32 / whole.max(1) as f32, "weights")
+        };
+        let mut loader = Loader::new(&gpu, source, &header, &mut seen);
+        let mut footprint = Footprint::default();
+        let mut before = 0;
+        // Allocated since it was asked before.
+        let mut since = |loader: &Loader| {
+            let bytes = loader.allocated_bytes() - before;
+            before += bytes;
+            bytes
+        };
         let phi3 = Phi3::load(&mut loader, config)?;
+        footprint.weights += since(&loader);
         let layers = wanted.iter().filter_map(|t| config.task(*t)).map(|t| t.vision_layers).max();
         let clip = config.vision.as_ref().map(|_| Clip::load(&mut loader, layers.unwrap_or(0))).transpose()?;
+        footprint.vision += since(&loader);
         let mut tasks = BTreeMap::new();
         for task in wanted {
             let (range, rows) = head_rows(config, *task, options.whole_head);
             let adapted = Adapted::load(&mut loader, config, *task, range)?;
+            let adapters = adapted.adapter_bytes();
+            footprint.adapters += adapters;
+            footprint.weights += since(&loader) - adapters;
             let projector = clip.as_ref().map(|_| Projector::load(&mut loader, *task)).transpose()?;
+            footprint.vision += since(&loader);
             let vqgan = config.vqgan.as_ref().filter(|_| *task == Task::Generate);
             let decoder = vqgan.map(|q| Decoder::load(&mut loader, q)).transpose()?;
+            footprint.image_decoder += since(&loader);
             tasks.insert(*task, TaskWeights { adapted, projector, rows, decoder });
         }
         loader.verify_rest()?;
@@ -193,8 +272,11 @@ impl Model {
             Source::File(container) => WayBack::read(container, config)?,
             _ => None,
         };
-        log::info!("model {sha256}: {} MB on the device", gpu.allocated_bytes() >> 20);
-        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, way_back }))
+        options.report(1.0, "ready")?;
+        if !gpu.is_imagined() {
+            log::info!("model {sha256}: {} MB on the device", footprint.total() >> 20);
+        }
+        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, way_back, footprint }))
     }
 
     /// What the model says of itself.
@@ -217,22 +299,74 @@ impl Model {
         &self.tokenizer
     }
 
+    /// What its weights take of the device's memory.
+    pub fn footprint(&self) -> Footprint {
+        self.footprint
+    }
+
+    /// Checks the device: every kernel variant that sessions with this model use, on an input with a known answer.
+    ///
+    /// *Errors*: [`Error::Faulty`], those of the device.
+    pub fn self_test(&self) -> Result<()> {
+        let imagined = self.gpu.imagined_like_this();
+        for task in self.tasks.keys() {
+            // As small as a session can be: it has the same kernels.
+            let options = SessionOptions { task: *task, context: Some(2), ..Default::default() };
+            let open = OpenOptions { tasks: vec![*task], ..Default::default() };
+            Session::new(&Self::imagined(&self.header, imagined.clone(), &open)?, options)?;
+        }
+        self.gpu.self_test(&[&imagined, &self.gpu])
+    }
+
+    /// Gives back what can be made again: compiled kernels that no session uses.
+    ///
+    /// *Errors*: those of the device.
+    pub fn trim(&self) -> Result<()> {
+        self.gpu.trim()
+    }
+
+    /// What a model with one session would take of a device's memory, by the code that would allocate it: the model is
+    /// loaded, and the session made, on a device that is only thought of. It has no ceiling.
+    ///
+    /// *Errors*: as [`Model::open`] and [`Session::new`](crate::Session::new), but for those of allocation.
+    pub fn plan(header: &Header, facts: &Facts, open: &OpenOptions, session: &SessionOptions) -> Result<Footprint> {
+        let gpu =
+            open.on.as_ref().map_or_else(|| Gpu::imagined(facts, &open.gpu), |gpu| Ok(gpu.imagined_like_this()))?;
+        let model = Self::imagined(header, gpu, open)?;
+        Ok(Session::new(&model, session.clone())?.footprint())
+    }
+
+    /// The same model on a device that is only thought of.
+    fn imagined(header: &Header, gpu: Gpu, open: &OpenOptions) -> Result<Arc<Self>> {
+        header.lacks(open.wanted()).map_or(Ok(()), |problem| Err(Error::Task(problem)))?;
+        let open = OpenOptions { on: Some(gpu), progress: None, ..open.clone() };
+        let tokenizer = synthetic_tokenizer(Vocabulary { tokens: 2, codes: 0 });
+        let tokenizer = tokenizer.map_err(|problem| Error::Input { what: "tokenizer".into(), problem })?;
+        Self::load(Source::Planned, header.clone(), tokenizer, None, String::new(), &open)
+    }
+
     pub(crate) fn task(&self, task: Task) -> Result<&TaskWeights> {
-        self.tasks.get(&task).ok_or_else(|| Error::Input {
-            what: "task".into(),
-            problem: format!("the model was not opened to {}", task.name()),
-        })
+        self.tasks.get(&task).ok_or_else(|| Error::Task(format!("task: the model was not opened to {}", task.name())))
+    }
+
+    /// A picture as the vision tower sees it: padded, resized and cropped.
+    ///
+    /// *Errors*: as [`Model::picture`].
+    pub fn preview(&self, picture: &RgbPicture) -> Result<RgbPicture> {
+        Ok(self.preprocess()?.preview(picture))
+    }
+
+    fn preprocess(&self) -> Result<&Preprocess> {
+        self.preprocess
+            .as_ref()
+            .ok_or_else(|| Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() })
     }
 
     /// Makes a picture ready for the vision tower.
     ///
     /// *Errors*: [`Error::Input`] if this model takes none.
     pub fn picture(&self, picture: &RgbPicture) -> Result<Picture> {
-        let preprocess = self
-            .preprocess
-            .as_ref()
-            .ok_or_else(|| Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() })?;
-        Ok(Picture::new(preprocess.run(picture)))
+        Ok(Picture::new(self.preprocess()?.run(picture)))
     }
 }
 

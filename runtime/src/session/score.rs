@@ -5,8 +5,16 @@ use crate::gpu::Usage;
 use crate::plan::{Builder, Pool};
 use crate::text::{Piece, log_softmax_at};
 use crate::{Error, Result};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// How a given text is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// As a prompt is, many tokens at once.
+    Chunk,
+    /// As an answer is, one token after another.
+    Token,
+}
 
 /// How well the model predicts a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,9 +46,19 @@ impl Perplexity {
 impl Session {
     /// Probability of a plain text, without any prompt around it. The cache is empty afterwards.
     ///
-    /// *Errors*: [`Error::Input`] for a text of less than two tokens, [`Error::ContextFull`] for one longer than the
-    /// cache, those of the device.
+    /// *Errors*: as [`Session::predict`].
     pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
+        let mut nll = 0.0;
+        let tokens = self.predict(text, By::Chunk, |logits, next| nll -= log_softmax_at(logits, next))?;
+        Ok(Perplexity { tokens, nll })
+    }
+
+    /// Runs a plain text, without any prompt around it, and hands over the logits `[vocabulary rows]` after each token but
+    /// the last, with the token that does follow. Returns the tokens of the text. The cache is empty afterwards.
+    ///
+    /// *Errors*: [`Error::Input`] for a text of less than two tokens, [`Error::ContextFull`] for one longer than the
+    /// cache, [`Error::Cancelled`], those of the device.
+    pub fn predict(&mut self, text: &str, by: By, mut take: impl FnMut(&[f32], u32)) -> Result<usize> {
         self.needs_whole_head("text")?;
         let ids = self.model.tokenizer.encode(&[Piece::Text(text)], true)?;
         if ids.len() < 2 {
@@ -49,40 +67,53 @@ impl Session {
         if ids.len() > self.cache.positions {
             return Err(Error::ContextFull { need: ids.len(), have: self.cache.positions });
         }
-        let gpu = self.model.gpu.clone();
+        self.pacer.begin(None);
+        self.cached.clear();
+        match by {
+            By::Chunk => self.predict_by_chunk(&ids, take)?,
+            By::Token => {
+                for (pos, pair) in ids.windows(2).enumerate() {
+                    self.feed(pos, pair[0])?;
+                    take(&self.logits()?, pair[1]);
+                }
+            }
+        }
+        Ok(ids.len())
+    }
+
+    fn predict_by_chunk(&mut self, ids: &[u32], mut take: impl FnMut(&[f32], u32)) -> Result<()> {
         let model = self.model.clone();
+        let gpu = &model.gpu;
         let task = model.task(self.options.task)?;
         let l = &model.header.config.language;
         let head_rows = task.adapted.head.rows;
         // Logits of every row, so fewer rows at once than for a prompt.
         let rows = self.chunk.min(32);
         let logits = gpu.buffer("all logits", (rows * head_rows * 4) as u64, Usage::Activation)?;
-        let mut p = Builder::new(&gpu, rows, false);
+        let mut p = Builder::new(gpu, rows, false);
         let tokens = p.fixed(&self.buffers.chunk_tokens, rows, 1);
         let x = p.embed(tokens, &task.adapted.embed, &self.buffers.picture);
         model.phi3.layers(&mut p, l, &task.adapted, self.options.adapter, &self.cache, x);
         let normed = model.phi3.norm_all(&mut p, l, x);
         let all = p.fixed(&logits, rows, head_rows);
         p.matrix_into(&task.adapted.head, normed, all);
-        let plan = p.finish(&mut Pool::default(), &self.buffers.step)?;
+        let mut pool = Pool::default();
+        let mut plan = p.finish(&mut pool, &self.buffers.step)?;
 
-        self.cached.clear();
-        let (mut nll, mut pos) = (0.0, 0);
+        let mut pos = 0;
         for chunk in ids.chunks(rows) {
-            self.stage_chunk(pos, chunk);
-            let mut encoder = gpu.device().create_command_encoder(&Default::default());
-            plan.encode(&mut encoder);
-            gpu.submit(encoder);
+            let step = self.stage_chunk(pos, chunk);
+            self.pacer.run(&mut plan, step)?;
             let bytes = gpu.read(&logits, (chunk.len() * head_rows * 4) as u64)?;
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             for row in values.chunks_exact(head_rows) {
                 pos += 1;
                 if let Some(next) = ids.get(pos) {
-                    nll -= log_softmax_at(&self.for_every_id(row.to_vec()), *next);
+                    take(&self.for_every_id(row.to_vec()), *next);
                 }
             }
         }
-        Ok(Perplexity { tokens: ids.len(), nll })
+        Ok(())
     }
 
     /// Probability of each of `choices` as the whole answer to a question, among these choices.
@@ -90,24 +121,22 @@ impl Session {
     /// *Errors*: as [`Session::ask`]; [`Error::Input`] for an empty choice, or a model that gives none a probability.
     pub fn choose(&mut self, request: &Request, choices: &[String]) -> Result<Judged> {
         self.check(request)?;
+        self.pacer.begin(request.timeout);
         let mut timings = Timings::default();
         let began = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
         if let Some(picture) = request.picture {
-            self.see(picture, request.cancel)?;
+            self.see(picture)?;
             timings.image_ms = ms(began);
         }
         let prefill_start = Instant::now();
-        self.prefill(&positions.ids, request.cancel)?;
+        self.prefill(&positions.ids)?;
         timings.prefill_ms = ms(prefill_start);
         let start = self.logits()?;
         let at = positions.ids.len();
         let mut scores = Vec::new();
         timings.first_token_ms = ms(began);
         for choice in choices {
-            if request.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
             let ids = self.answer_ids(choice)?;
             if ids.is_empty() {
                 return Err(Error::Input { what: "--choices".into(), problem: "a choice is empty".into() });

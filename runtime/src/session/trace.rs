@@ -80,6 +80,7 @@ impl Session {
             return Err(Error::Input { what: "trace".into(), problem: "the session was not made to be traced".into() });
         }
         self.check(request)?;
+        self.pacer.begin(request.timeout);
         let positions = self.positions(request.turns, request.picture.is_some())?;
         let mut stages: BTreeMap<String, (Vec<f32>, usize)> = BTreeMap::new();
         let mut keep = |t: Traced| {
@@ -90,9 +91,9 @@ impl Session {
         self.picture = None;
         let gpu = self.gpu().clone();
         if let Some(picture) = request.picture {
-            let rows = self.stage_picture(picture)?;
+            let step = self.stage_picture(picture)?;
             if let Some(plan) = &self.vision {
-                plan.run_traced(&gpu, rows, &mut keep)?;
+                plan.run_traced(&gpu, step.n as usize, &mut keep)?;
             }
             self.picture = Some(picture.id);
         }

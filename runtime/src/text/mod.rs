@@ -7,5 +7,5 @@ mod sampler;
 mod tokenizer;
 
 pub use prompt::{PICTURE_MARK, Prompt, SYSTEM, Slot, Turn, build};
-pub use sampler::{Sampler, Sampling, log_softmax_at};
+pub use sampler::{Likely, Sampler, Sampling, log_softmax_at};
 pub use tokenizer::{Piece, TextStream, Tokenizer};

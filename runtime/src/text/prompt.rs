@@ -54,16 +54,23 @@ impl Prompt {
 }
 
 /// Builds the prompt of a conversation. `picture`: there is one, shown with the first question.
-/// `generate`: the answer is to be a picture. What users wrote is text, never a special token.
+/// `generate`: the answer is to be a picture. `system`: what the system turn says, [`SYSTEM`] by default. What users wrote
+/// is text, never a special token.
 ///
 /// A tokenizer that lacks the template's tokens takes them as text, as the published code would.
 ///
 /// *Errors*: [`Error::Input`] if the last turn has an answer or an earlier one has none.
 ///
 /// *Source*: `phi3_instruct` of the published code.
-pub fn build(tokenizer: &Tokenizer, turns: &[Turn], picture: bool, generate: bool) -> Result<Prompt> {
+pub fn build(
+    tokenizer: &Tokenizer,
+    turns: &[Turn],
+    picture: bool,
+    generate: bool,
+    system: Option<&str>,
+) -> Result<Prompt> {
     check(tokenizer, turns, generate)?;
-    let mut chunks = vec![vec![Piece::Template(OPEN), Piece::Template(SYSTEM)]];
+    let mut chunks = vec![vec![Piece::Template(OPEN), system.map_or(Piece::Template(SYSTEM), Piece::Text)]];
     for (i, turn) in turns.iter().enumerate() {
         if let Some(chunk) = chunks.last_mut() {
             chunk.push(Piece::Template(TO_USER));

@@ -117,6 +117,33 @@ pub fn log_softmax_at(logits: &[f32], id: u32) -> f64 {
     relative(at) - sum.ln()
 }
 
+/// How likely a token was, at temperature 1 whatever it was chosen with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Likely {
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+    /// Entropy of the distribution, in nats.
+    pub entropy: f64,
+}
+
+impl Likely {
+    /// Of the token `id`.
+    pub fn of(logits: &[f32], id: u32) -> Self {
+        Likely { logprob: log_softmax_at(logits, id), entropy: entropy(logits) }
+    }
+}
+
+/// Entropy of softmax, in nats; 0 without any number.
+fn entropy(logits: &[f32]) -> f64 {
+    let Some(&top) = logits.get(best(logits) as usize).filter(|top| !top.is_nan()) else { return 0.0 };
+    if top.is_infinite() {
+        return (logits.iter().filter(|&&l| l == top).count() as f64).ln();
+    }
+    let relative = logits.iter().map(|&l| f64::from(l) - f64::from(top)).filter(|r| r.is_finite());
+    let (sum, weighed) = relative.fold((0.0, 0.0), |(sum, weighed), r| (sum + r.exp(), weighed + r * r.exp()));
+    sum.ln() - weighed / sum
+}
+
 fn best(logits: &[f32]) -> u32 {
     let mut best: Option<(u32, f32)> = None;
     for (id, &logit) in (0u32..).zip(logits) {
@@ -207,6 +234,15 @@ mod tests {
                 assert!(!log_softmax_at(logits, id).is_nan());
             }
         }
+    }
+
+    #[test]
+    fn entropy_is_that_of_the_numbers() {
+        let close = |logits: &[f32], wanted: f64| (entropy(logits) - wanted).abs() < 1e-7;
+        assert!(close(&[2.0; 8], 8f64.ln()));
+        assert!(close(&[0.0, 3f32.ln(), f32::NAN, f32::NEG_INFINITY], 0.25 * 4f64.ln() + 0.75 * (4.0f64 / 3.0).ln()));
+        assert!(close(&[f32::INFINITY, 1.0, f32::INFINITY], 2f64.ln()));
+        assert!(close(&[1.0, f32::NEG_INFINITY], 0.0) && close(&[f32::NAN], 0.0) && close(&[], 0.0));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //     up_blocks: u32,   // of 32 that B's rows have
 //     hlora_scale: f32, // alpha / rank * experts
 
-var<workgroup> sh_v: array<vec4<f32>, 256>; // rank at most 1024
+override RANK4: u32 = 256u; // a quarter of the rank, in whole blocks: 1 to 256
+
+var<workgroup> sh_v: array<vec4<f32>, RANK4>;
 
 // v[k] = scale * softmax(R x)[k / (rank / experts)] * (A x)[k], by all 64 threads of the workgroup.
 fn hlora_load(local: u32) {

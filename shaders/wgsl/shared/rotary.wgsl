@@ -1,7 +1,9 @@
 // A head of one token in workgroup memory, and its rotary embedding (half-split: element i turns with i + head_dim / 2).
 // The kernel brings the binding `rope` and fills sh_raw.
 
-var<workgroup> sh_raw: array<f32, 512>; // [head_dim]
+override HEAD: u32 = 512u; // head_dim or more
+
+var<workgroup> sh_raw: array<f32, HEAD>;
 
 fn raw4(i4: u32) -> vec4<f32> {
     let i = i4 * 4u;

@@ -9,16 +9,15 @@ use crate::{input, interrupt, open, output};
 use indicatif::{ProgressBar, ProgressStyle};
 use records::Record;
 use runtime::text::Turn;
-use runtime::{Error, Finish, Picture, Request, Session};
+use runtime::{Error, Finish, Picture, Request, Session, SessionOptions};
 use score::{Mean, Tally};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub fn run(args: &Eval) -> Result {
-    let cancel = interrupt::catch()?;
+    let control = interrupt::catch()?;
     output::check_files(&[args.output.as_ref()], &[Some(&args.file), Some(&args.open.model)])?;
     let found = records::read(&args.file, args.images.as_deref())?;
     let mut asked = found.asked;
@@ -27,7 +26,8 @@ pub fn run(args: &Eval) -> Result {
     asked.sort_by(|a, b| a.image.cmp(&b.image));
     let mut log = args.output.as_deref().map(create).transpose()?;
     let model = open::model(&args.open, Task::Ask)?;
-    let mut session = Session::new(&model, open::session(&args.open.on, Task::Ask))?;
+    let options = SessionOptions { control, ..open::session(&args.open.on, Task::Ask) };
+    let mut session = Session::new(&model, options)?;
 
     let start = Instant::now();
     let bar = progress(asked.len());
@@ -49,7 +49,7 @@ pub fn run(args: &Eval) -> Result {
             }
             (None, _) => None,
         };
-        let said = match answer(&mut session, record, picture, args.max_tokens, cancel) {
+        let said = match answer(&mut session, record, picture, args.max_tokens) {
             Ok(said) => said,
             Err(Error::Cancelled) => break,
             Err(error) => return Err(error.into()),
@@ -73,7 +73,7 @@ pub fn run(args: &Eval) -> Result {
     if found.foreign > 0 && !args.json {
         output::note(format!("note: {} questions in other languages than English were left out", found.foreign));
     }
-    if cancel.load(Ordering::Relaxed) {
+    if interrupt::happened() {
         return Err(Failure::new(
             INTERRUPTED,
             format!("interrupted after {} of {} questions", tally.all().n, asked.len()),
@@ -91,10 +91,10 @@ fn answer(
     record: &Record,
     picture: Option<&Picture>,
     max_tokens: usize,
-    cancel: &AtomicBool,
 ) -> runtime::Result<String> {
+    interrupt::check()?;
     let turns = [Turn { question: record.question.clone(), answer: None }];
-    let request = Request { picture, max_tokens, cancel, ..Request::new(&turns) };
+    let request = Request { picture, max_tokens, ..Request::new(&turns) };
     if !record.choices.is_empty() {
         let judged = session.choose(&request, &record.choices)?;
         let best = judged.probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
