@@ -2,7 +2,7 @@
 //! in the end.
 
 use crate::assemble::{Source, shape_of};
-use crate::calibrate::{Set, Side, Stages, folds_of, judge_stages};
+use crate::calibrate::{Purpose, Side, Stages, folds_of, judge_stages};
 use crate::config::{Choices, describe};
 use crate::model::{ModelFile, Values, format_name};
 use crate::parallel::for_rows;
@@ -81,8 +81,7 @@ pub fn compare(
     if let Some(run) = run {
         let choices = Choices { folded: false, ..choices };
         let reference = Job::new(&parts, &choices, Recipe::named("f16", 32).map_err(Error::Usage)?)?;
-        let mut set: Set = reference.calibration_set(run.data, run.tokens)?;
-        set.sequences.iter_mut().for_each(|s| s.held_back = true);
+        let set = reference.calibration_set(run.data, Purpose::Judge, run.tokens)?;
         comparison.stages = Some(judge_stages(&reference, &FileSide::new(&model), run.gpu, &set, progress)?);
     }
     Ok(comparison)

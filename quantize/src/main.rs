@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use quantize::calibrate::{self, Models, State};
+use quantize::calibrate::{self, Models, Purpose, State};
 use quantize::compare::RunOn;
 use quantize::config::Choices;
 use quantize::export::ExportType;
@@ -345,7 +345,7 @@ fn make(args: Make) -> Result<()> {
     let root = if input.is_dir() { input.as_path() } else { folder(&input) };
     let report = if calibrates {
         let gpu = open_device(args.device)?;
-        let set = job.calibration_set(args.calibrate.as_deref(), args.calibration_tokens)?;
+        let set = job.calibration_set(args.calibrate.as_deref(), Purpose::Learn, args.calibration_tokens)?;
         let state = State::open(&output, calibrate::key(job, &set, &gpu))?;
         let bar = Bar::new(calibrate::work(job) + job.values());
         let outcome = models.calibrate(&gpu, &set, &state, &bar)?;

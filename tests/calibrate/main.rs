@@ -1,7 +1,7 @@
 //! Files in another basis and calibrated files: they compute what they should, and looking inside finds the published basis.
 
 use quantize::assemble::shape_of;
-use quantize::calibrate::{self, Models, Outcome, State};
+use quantize::calibrate::{self, Models, Outcome, Purpose, State};
 use quantize::compare::{RunOn, compare};
 use quantize::config::Choices;
 use quantize::export::{ExportType, export};
@@ -60,7 +60,7 @@ fn quantized_with(
         job.write(&output, &checkpoint(), progress)?;
         return Ok((output, Outcome::default()));
     }
-    let set = job.calibration_set(Some(&texts()), 8192)?;
+    let set = job.calibration_set(Some(&texts()), Purpose::Learn, 8192)?;
     let state = State::open(&output, calibrate::key(job, &set, gpu()))?;
     let outcome = models.calibrate(gpu(), &set, &state, progress)?;
     let card = outcome.card(&models.job, &set);
@@ -237,7 +237,7 @@ fn both_tasks_take_part() {
     let parts = parts();
     let job = Job::new(&parts, &Choices::default(), recipe("q4", "best")).expect("a job");
     for data in [None, Some(texts())] {
-        let set = job.calibration_set(data.as_deref(), 8192).expect("a set");
+        let set = job.calibration_set(data.as_deref(), Purpose::Learn, 8192).expect("a set");
         for task in Task::ALL {
             for held_back in [false, true] {
                 let own = set.sequences.iter().filter(|s| s.task == task && s.held_back == held_back);

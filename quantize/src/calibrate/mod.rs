@@ -9,7 +9,7 @@ mod set;
 mod state;
 
 pub use judge::{Figures, Judge, Rows};
-pub use set::{Sequence, Set};
+pub use set::{Purpose, Sequence, Set};
 pub use state::{LayerNotes, LayerState, State, Streams};
 
 use crate::assemble::shape_of;
@@ -85,7 +85,7 @@ impl Job<'_> {
     /// Calibration data from a file or folder, or what is built in: about so many positions.
     ///
     /// *Errors*: as [`Set::read`]; a damaged tokenizer.
-    pub fn calibration_set(&self, data: Option<&Path>, tokens: usize) -> Result<Set> {
+    pub fn calibration_set(&self, data: Option<&Path>, purpose: Purpose, tokens: usize) -> Result<Set> {
         let mut files = Vec::new();
         for (_, path) in &self.tokenizer {
             files.push(std::fs::read(path).map_err(|e| Error::file(path, e.to_string()))?);
@@ -95,8 +95,8 @@ impl Job<'_> {
             .map_err(|problem| Error::file(&self.tokenizer[0].1, problem))?
             .with_codes(self.config.vocabulary.codes);
         match data {
-            Some(path) => Set::read(path, &self.config, &tokenizer, tokens),
-            None => Set::built_in(&self.config, &tokenizer, tokens),
+            Some(path) => Set::read(path, &self.config, &tokenizer, purpose, tokens),
+            None => Set::built_in(&self.config, &tokenizer, purpose, tokens),
         }
     }
 
@@ -757,6 +757,8 @@ pub fn key(job: &Job, set: &Set, gpu: &Gpu) -> String {
     for file in job.files() {
         hash.update(describe(file));
     }
+    // Another build of this program may compute otherwise.
+    hash.update(std::env::current_exe().map(|p| describe(&p)).unwrap_or_default());
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 

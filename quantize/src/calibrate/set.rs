@@ -27,6 +27,15 @@ const BUILT_IN_PICTURES: [usize; 2] = [8, 3];
 
 const TEXTS: &str = include_str!("texts.txt");
 
+/// What a set is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To learn from most of it and to judge by the rest.
+    Learn,
+    /// To judge by all of it; texts stay whole.
+    Judge,
+}
+
 /// A run of positions.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sequence {
@@ -69,7 +78,7 @@ impl Set {
     /// What is built in.
     ///
     /// *Errors*: none that depends on data.
-    pub fn built_in(config: &Config, tokenizer: &Tokenizer, most_tokens: usize) -> Result<Self> {
+    pub fn built_in(config: &Config, tokenizer: &Tokenizer, purpose: Purpose, most_tokens: usize) -> Result<Self> {
         let mut items = Vec::new();
         for block in TEXTS.split("\n\n").map(str::trim).filter(|b| !b.is_empty()) {
             items.push(match block.strip_prefix("Q: ").and_then(|rest| rest.split_once("\nA: ")) {
@@ -102,7 +111,7 @@ impl Set {
         }
         let mut hash = Sha256::new();
         hash.update(TEXTS);
-        Self::of(items, config, tokenizer, most_tokens, "built in".into(), hash)
+        Self::of(items, config, tokenizer, (purpose, most_tokens), "built in".into(), hash)
     }
 
     /// Text files as they are, with chat templates acting; `.jsonl` and `.json` files with questions (`image`, `question`,
@@ -110,7 +119,13 @@ impl Set {
     /// ends with `.txt`, `.md` or `.jsonl`, at any depth, in the order of their paths.
     ///
     /// *Errors*: a file that cannot be read or says something wrong, with the line; too little data.
-    pub fn read(path: &Path, config: &Config, tokenizer: &Tokenizer, most_tokens: usize) -> Result<Self> {
+    pub fn read(
+        path: &Path,
+        config: &Config,
+        tokenizer: &Tokenizer,
+        purpose: Purpose,
+        most_tokens: usize,
+    ) -> Result<Self> {
         let mut files = Vec::new();
         if path.is_dir() {
             collect(path, &mut files)?;
@@ -138,14 +153,14 @@ impl Set {
             }
         }
         let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-        Self::of(items, config, tokenizer, most_tokens, name, hash)
+        Self::of(items, config, tokenizer, (purpose, most_tokens), name, hash)
     }
 
     fn of(
         items: Vec<Item>,
         config: &Config,
         tokenizer: &Tokenizer,
-        most_tokens: usize,
+        (purpose, most_tokens): (Purpose, usize),
         source: String,
         mut hash: Sha256,
     ) -> Result<Self> {
@@ -153,16 +168,24 @@ impl Set {
         let mut shown = Vec::new();
         let longest = MOST_TOKENS.min(config.language.max_positions);
         for item in items {
-            sequence(item, config, tokenizer, &mut shown, &mut sequences)?;
+            sequence(item, config, tokenizer, purpose, &mut shown, &mut sequences)?;
         }
         sequences.iter_mut().for_each(|s| s.ids.truncate(longest));
         sequences.retain(|s| s.ids.len() >= LEAST_TOKENS);
         let mut sequences = thin(sequences, most_tokens);
-        lend(&mut sequences, config);
-        hold_back(&mut sequences);
+        if purpose == Purpose::Judge {
+            if sequences.is_empty() {
+                let problem = format!("holds no text of {LEAST_TOKENS} tokens");
+                return Err(Error::Usage(format!("data to compare on ({source}) {problem}")));
+            }
+            sequences.iter_mut().for_each(|s| s.held_back = true);
+        } else {
+            lend(&mut sequences, config);
+            hold_back(&mut sequences);
+        }
         for task in Task::ALL.into_iter().filter(|t| config.task(*t).is_some()) {
             let count = sequences.iter().filter(|s| s.task == task).count();
-            if count < 2 {
+            if purpose == Purpose::Learn && count < 2 {
                 let problem = format!("{count} sequences for {}; at least 2 are needed, one is held back", task.name());
                 return Err(Error::Usage(format!("calibration data ({source}): {problem}")));
             }
@@ -254,6 +277,7 @@ fn sequence(
     item: Item,
     config: &Config,
     tokenizer: &Tokenizer,
+    purpose: Purpose,
     shown: &mut Vec<Shown>,
     out: &mut Vec<Sequence>,
 ) -> Result<()> {
@@ -270,7 +294,10 @@ fn sequence(
             let first = tokenizer.encode(&[], true)?;
             let ids = tokenizer.encode(&[Piece::Template(&text)], false)?;
             // Of a short text pieces too, so that one can be held back.
-            let length = (ids.len() / 4).clamp(LEAST_TOKENS, TEXT_TOKENS);
+            let length = match purpose {
+                Purpose::Learn => (ids.len() / 4).clamp(LEAST_TOKENS, TEXT_TOKENS),
+                Purpose::Judge => MOST_TOKENS.min(config.language.max_positions) - first.len(),
+            };
             for piece in ids.chunks(length) {
                 add(first_task(config), [&first[..], piece].concat(), None);
             }
