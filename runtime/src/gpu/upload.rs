@@ -58,10 +58,12 @@ impl Upload {
             view.slice(..count).copy_from_slice(&bytes[..count]);
             view.slice(count..).fill(0);
             drop(view);
-            piece.filled = Some(filled + padded);
+            // A mapped range begins at a multiple of 8.
+            let filled_now = (filled + padded).next_multiple_of(wgpu::MAP_ALIGNMENT);
+            piece.filled = Some(filled_now);
             self.copies.push(Copy { from: filled, to: buffer.clone(), offset, bytes: padded });
             (offset, bytes) = (offset + count as u64, &bytes[count..]);
-            if filled + padded == PIECE_BYTES {
+            if filled_now == PIECE_BYTES {
                 self.submit();
             }
         }
