@@ -26,7 +26,7 @@ fn model() -> &'static Path {
     MODEL.get_or_init(|| {
         let checkpoint = data("tiny/checkpoint");
         let parts = discover(&checkpoint, &Given::default()).unwrap();
-        let recipe = quantize::recipe::load("f16", None, false).unwrap();
+        let recipe = runtime::model::Recipe::named("f16", 32).unwrap();
         let job = Job::new(&parts, &Choices::default(), recipe).unwrap();
         let output = scratch("commands-f16.safetensors");
         job.write(&output, &checkpoint, &quantize::Quiet).unwrap();
@@ -343,7 +343,7 @@ fn small() -> Header {
         vision_layers: 1,
         embed_rows: rows,
         head_rows: rows,
-        adapter: Adapter { rank, experts: 4, scale: 8.0 },
+        adapter: Adapter { rank, experts: 4, scale: 8.0, folded: false },
     };
     config.ask = Some(task(301, 16));
     config.generate = Some(task(367, 32));
@@ -449,7 +449,7 @@ fn trace_never_replaces_what_it_reads_and_ends_when_asked_for_nothing() {
 fn a_file_without_a_task_refuses_it() {
     let checkpoint = data("tiny/checkpoint");
     let parts = discover(&checkpoint, &Given::default()).unwrap();
-    let recipe = quantize::recipe::load("q8", None, false).unwrap();
+    let recipe = runtime::model::Recipe::named("q8", 32).unwrap();
     let choices = Choices { tasks: Some(vec![Task::Ask]), ..Default::default() };
     let file = scratch("ask-only.safetensors");
     let job = Job::new(&parts, &choices, recipe).unwrap();

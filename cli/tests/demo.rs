@@ -27,7 +27,7 @@ fn eval(model: &Path, questions: &Path) -> Value {
 fn int4_answers_held_out_phantoms_as_pytorch_does() {
     let checkpoint = demo("checkpoint");
     let parts = discover(&checkpoint, &Given::default()).unwrap();
-    let job = Job::new(&parts, &Choices::default(), quantize::recipe::load("q4", None, false).unwrap()).unwrap();
+    let job = Job::new(&parts, &Choices::default(), runtime::model::Recipe::named("q4", 32).unwrap()).unwrap();
     let model = scratch("demo-q4.safetensors");
     job.write(&model, &checkpoint, &quantize::Quiet).unwrap();
 

@@ -1,6 +1,7 @@
 //! `healthgpt doctor` and `devices`, as people and scripts see them.
 
 use quantize::config::Choices;
+use quantize::recipe::Asked;
 use quantize::source::{Given, discover};
 use quantize::write::Job;
 use serde_json::Value;
@@ -17,7 +18,7 @@ fn model() -> &'static str {
     let made = MODEL.get_or_init(|| {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/tiny/checkpoint");
         let parts = discover(&checkpoint, &Given::default()).unwrap();
-        let recipe = quantize::recipe::load("q4", None, false).unwrap();
+        let recipe = quantize::recipe::load("q4", &Asked { method: Some("nearest"), ..Default::default() }).unwrap();
         let output = scratch("doctor-q4.safetensors");
         Job::new(&parts, &Choices::default(), recipe).unwrap().write(&output, &checkpoint, &quantize::Quiet).unwrap();
         output

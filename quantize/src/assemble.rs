@@ -33,6 +33,8 @@ enum How {
     ClassAndPosition,
     /// The table's rows but the last, which is the mean of the others.
     BaseWithMean,
+    /// From nothing published: see [`crate::transform`].
+    Basis,
 }
 
 /// Where the values of one tensor of the file come from.
@@ -121,6 +123,7 @@ impl<'a> Source<'a> {
                 (vec![piece(*part, name, &shape, rows)?], How::BaseWithMean)
             }
             Origin::OwnTable(part, name) => (vec![piece(*part, name, &[rows, cols], rows)?], How::Rows),
+            Origin::Basis => (Vec::new(), How::Basis),
         };
         Ok(Source { pieces, how, rows, cols })
     }
@@ -140,6 +143,7 @@ impl<'a> Source<'a> {
     /// *Errors*: a read fault.
     pub fn rows(&self, rows: Range<usize>) -> Result<Vec<f32>> {
         match (&self.how, self.pieces.as_slice()) {
+            (How::Basis, _) => Ok(vec![0.0; rows.len() * self.cols]),
             (How::Line, pieces) => {
                 let mut line = Vec::with_capacity(self.cols);
                 for p in pieces {

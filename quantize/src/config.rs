@@ -21,6 +21,8 @@ pub struct Choices {
     pub alpha_ask: Option<f64>,
     /// alpha of the generation adapter.
     pub alpha_generate: Option<f64>,
+    /// Put the adapter into the base weights, its gates fixed at their means over calibration data.
+    pub folded: bool,
 }
 
 /// A model and what had to be assumed about it.
@@ -105,15 +107,22 @@ pub fn describe(parts: &Parts, choices: &Choices) -> Result<Described> {
             return Ok(None);
         }
         let flag = if task == Task::Ask { choices.alpha_ask } else { choices.alpha_generate };
-        task_config(parts, task, flag, &vocabulary, vision.layers, &mut notes).map(Some)
+        let mut of_task = task_config(parts, task, flag, &vocabulary, vision.layers, &mut notes)?;
+        of_task.adapter.folded = choices.folded;
+        Ok(Some(of_task))
     };
+    if choices.folded && tasks.len() > 1 {
+        let problem = "each task's adapter needs a copy of the base weights of its own";
+        let advice = "make two files, with --tasks ask and with --tasks generate";
+        return Err(Error::Usage(format!("--adapters folded: {problem}; {advice}")));
+    }
     let (ask, generate) = (of(Task::Ask)?, of(Task::Generate)?);
     vision.layers = ask.iter().chain(&generate).map(|t| t.vision_layers).max().unwrap_or(0);
     let vqgan = match (&generate, &parts.vqgan) {
         (Some(_), Some(part)) => Some(vqgan(part)?),
         _ => None,
     };
-    let config = Config { language, vocabulary, vision: Some(vision), ask, generate, vqgan };
+    let config = Config { language, vocabulary, vision: Some(vision), ask, generate, vqgan, basis: Default::default() };
     config.check().map_err(|problem| Error::file(&parts.language.dir, problem))?;
     Ok(Described { config, notes })
 }
@@ -443,7 +452,7 @@ fn task_config(
         vision_layers: vision_layers(parts, task, rank, tower_layers)?,
         embed_rows: rows[0],
         head_rows: rows[1],
-        adapter: Adapter { rank, experts, scale: (alpha / rank as f64 * experts as f64) as f32 },
+        adapter: Adapter { rank, experts, scale: (alpha / rank as f64 * experts as f64) as f32, folded: false },
     })
 }
 

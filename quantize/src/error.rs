@@ -14,7 +14,7 @@ pub enum Error {
     /// A source file is missing or damaged.
     #[error(transparent)]
     Source(#[from] source::Error),
-    /// A model file is missing or damaged.
+    /// A model file is missing or damaged, or the runtime could not run it.
     #[error(transparent)]
     Model(#[from] runtime::Error),
     /// A file says something that cannot be used.
@@ -64,7 +64,14 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
-            Error::Source(_) | Error::Model(_) | Error::File { .. } => 4,
+            Error::Model(e) => match e {
+                runtime::Error::NoDevice(_) | runtime::Error::Unfit { .. } | runtime::Error::DeviceLost(_) => 3,
+                runtime::Error::OutOfMemory { .. } => 5,
+                runtime::Error::Picture { .. } => 6,
+                runtime::Error::Cancelled => 130,
+                _ => 4,
+            },
+            Error::Source(_) | Error::File { .. } => 4,
             Error::Write { .. } | Error::Output { .. } => 1,
             Error::Interrupted => 130,
         }

@@ -159,6 +159,8 @@ fn weights(model: &ModelFile) -> BTreeMap<&'static str, Vec<Item<'_>>> {
             Origin::BaseWithMean(part, name) | Origin::OwnTable(part, name) => {
                 put(*part, name, vec![rows, cols], all())
             }
+            // The export is in the file's basis: the same function by other weights.
+            Origin::Basis => {}
         }
     }
     // Each table comes once into the language model: the base's, else the first task's.

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::model::{ModelFile, class_name, format_name, owner};
-use crate::report::{put, size, size_table};
+use crate::report::{Card, put, size, size_table};
 use runtime::file::Layout;
 use runtime::model::{Spec, Task};
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ impl ModelFile {
             "producer": self.container.metadata("producer").ok(),
             "config": self.config,
             "recipe": self.recipe,
+            "card": self.card()?,
             "sizes": classes,
         });
         if tensors {
@@ -45,6 +46,15 @@ impl ModelFile {
             all["tensors"] = Value::Array(list);
         }
         Ok(all)
+    }
+
+    /// How it was calibrated, if it was.
+    ///
+    /// *Errors*: it cannot be read.
+    pub fn card(&self) -> Result<Option<Card>> {
+        let Ok(card) = self.container.metadata("card") else { return Ok(None) };
+        let wrong = |e: serde_json::Error| self.container.wrong(format!("has a damaged `card`: {e}"));
+        Ok(Some(serde_json::from_str(card).map_err(wrong)?))
     }
 
     fn sums(&self) -> Vec<(&'static str, &'static str, String, usize, u64)> {
@@ -67,6 +77,7 @@ impl ModelFile {
         put(say, format!("sha256      {}", self.container.sha256()));
         put(say, format!("producer    {}", self.container.metadata("producer").unwrap_or("not named")));
         put(say, format!("recipe      {}, rounded to {}", self.recipe.name, self.recipe.method));
+        say.push_str(&self.card()?.map_or_else(String::new, |card| card.text()));
         put(
             say,
             format!(

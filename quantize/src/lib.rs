@@ -4,16 +4,20 @@
 //! the file, `write` packs and writes them. The format itself is the runtime's.
 
 pub mod assemble;
+pub mod calibrate;
 pub mod compare;
 pub mod config;
 mod error;
 pub mod export;
 pub mod inspect;
+pub mod matrix;
+pub mod methods;
 pub mod model;
 mod parallel;
 pub mod recipe;
 pub mod report;
 pub mod source;
+pub mod transform;
 pub mod write;
 
 pub use error::{Error, Result};

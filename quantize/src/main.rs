@@ -2,13 +2,17 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use quantize::calibrate::{self, Models, Purpose, State};
+use quantize::compare::RunOn;
 use quantize::config::Choices;
 use quantize::export::ExportType;
 use quantize::model::{ModelFile, class_name, format_name, owner};
+use quantize::recipe::Asked;
 use quantize::report::{check_name, parts, size, size_table};
 use quantize::source::{Given, discover};
 use quantize::write::{Job, default_output};
 use quantize::{Error, Progress, Result};
+use runtime::gpu::Gpu;
 use runtime::model::Task;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +25,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The output defaults to the input file's name with the recipe's, beside the input file
 /// (model.safetensors becomes model-q4.safetensors), or to model-RECIPE.safetensors in the current folder for a folder.
 ///
-/// Exit codes: 0 done, 1 failed, 2 usage, 4 a file is missing, damaged or wrong, 130 interrupted.
+/// q4 is calibrated: the unquantised model is run over text and pictures, one layer at a time, on the GPU or a software device.
+/// That takes memory for one layer, and can go on where it was interrupted. `--method nearest` needs no device and seconds.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 no device or unfit, 4 a file is missing, damaged or wrong, 5 out of memory,
+/// 6 picture unreadable, 130 interrupted.
 #[derive(Parser)]
 #[command(name = "quantize", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {
@@ -44,9 +52,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measures the distance of a model file to its checkpoint, tensor by tensor.
-    ///
-    /// Distances per stage of the network need the model to be run and are not available yet.
+    /// Measures the distance of a model file to its checkpoint: tensor by tensor, and stage by stage as both are run.
     Compare {
         /// The model file.
         file: PathBuf,
@@ -54,6 +60,18 @@ enum Command {
         dir: PathBuf,
         #[command(flatten)]
         given: GivenArgs,
+        /// Compares tensors alone: needs no device.
+        #[arg(long)]
+        tensors_only: bool,
+        /// What both are run on, as for quantising [default: what is built in].
+        #[arg(long, value_name = "DIR|FILE")]
+        calibrate: Option<PathBuf>,
+        /// Positions of it.
+        #[arg(long, value_name = "N", default_value_t = 2048)]
+        calibration_tokens: usize,
+        /// Device to run on: number, part of its name, or PCI address.
+        #[arg(long, value_name = "INDEX|NAME|PCI", env = "HEALTHGPT_DEVICE")]
+        device: Option<String>,
         /// Prints JSON.
         #[arg(long)]
         json: bool,
@@ -120,7 +138,12 @@ struct Make {
     /// q4, q8, f16, or a recipe file.
     #[arg(long, default_value = "q4", value_name = "q4|q8|f16|FILE.toml")]
     recipe: String,
-    /// Values that share a scale in q4: 32, 64 or 128.
+    /// How q4 is rounded [default: best]. `best` rotates the residual stream and makes up for each rounding in the next, `quick`
+    /// scales channels by their use, `nearest` looks at the weights alone; or steps of your own: any of rotate, awq, then one of
+    /// nearest, weighted, gptq.
+    #[arg(long, value_name = "best|quick|nearest|STEP+STEP")]
+    method: Option<String>,
+    /// Values that share a scale in q4: 32, 64 or 128 [default: 64, by nearest 32].
     #[arg(long, value_name = "32|64|128")]
     group: Option<usize>,
     /// No zero points in q4.
@@ -129,7 +152,8 @@ struct Make {
     /// Tasks to include [default: ask, and generate if any part of it is there].
     #[arg(long, value_delimiter = ',', value_name = "ask,generate")]
     tasks: Option<Vec<TaskArg>>,
-    /// Whether adapters stay exact. `folded` is not available yet.
+    /// Whether adapters stay beside the weights, computed as published, or are put into them with their gates fixed at their
+    /// means: they then cost nothing per token, and the report says how far that is from exact. For one task at a time.
     #[arg(long, value_enum, default_value = "exact")]
     adapters: AdaptersArg,
     /// alpha of the comprehension adapter [default: from accompanying settings, else twice the rank].
@@ -138,9 +162,20 @@ struct Make {
     /// alpha of the generation adapter, likewise.
     #[arg(long, value_name = "N")]
     alpha_generate: Option<f64>,
-    /// Calibration data. Not available yet.
+    /// Calibration data: text, or JSON lines of questions about pictures (image, question, answer) and of drawings (image,
+    /// instruction, codes); of a folder every .txt, .md and .jsonl file. Should look like the use [default: a small set that is
+    /// built in].
     #[arg(long, value_name = "DIR|FILE")]
     calibrate: Option<PathBuf>,
+    /// Positions of calibration data that are run; of more they are taken evenly.
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    calibration_tokens: usize,
+    /// The file is not written if its predictions on held-back calibration data diverge by more than this in mean (KL, nats).
+    #[arg(long, value_name = "X", default_value_t = 0.25)]
+    max_kl: f64,
+    /// Device to calibrate on: number, part of its name, or PCI address, as `healthgpt devices` lists them.
+    #[arg(long, value_name = "INDEX|NAME|PCI", env = "HEALTHGPT_DEVICE")]
+    device: Option<String>,
     #[command(flatten)]
     given: GivenArgs,
     /// Shows what would be written, and writes nothing.
@@ -149,7 +184,7 @@ struct Make {
     /// Writes a report of every tensor; the ending decides the form.
     #[arg(long, value_name = "FILE.json|FILE.csv")]
     report: Option<PathBuf>,
-    /// Replaces an output that is there.
+    /// Replaces an output that is there, and writes one beyond --max-kl.
     #[arg(long)]
     force: bool,
 }
@@ -186,7 +221,10 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Some(Command::Inspect { file, tensors, json }) => inspect(&file, tensors, json),
-        Some(Command::Compare { file, dir, given, json }) => compare(&file, &dir, given.given(), json),
+        Some(Command::Compare { file, dir, given, tensors_only, calibrate, calibration_tokens, device, json }) => {
+            let device = (!tensors_only).then_some(device);
+            compare(&file, &dir, given.given(), device, (calibrate, calibration_tokens), json)
+        }
         Some(Command::Export { file, output, dtype, force }) => export(&file, &output, dtype, force),
         None => make(cli.make),
     };
@@ -277,31 +315,49 @@ impl Progress for Bar {
 
 fn make(args: Make) -> Result<()> {
     let usage = |text: &str| Err(Error::Usage(text.into()));
-    if args.adapters == AdaptersArg::Folded {
-        return usage("--adapters folded is not available yet; leave it out for exact adapters");
-    }
-    if args.calibrate.is_some() {
-        return usage("--calibrate is not available yet; leave it out to round to nearest");
-    }
     let Some(input) = args.input else { return usage("INPUT is missing") };
     if let Some(path) = &args.report {
         check_name(path)?;
     }
-    let recipe = quantize::recipe::load(&args.recipe, args.group, args.symmetric)?;
+    let asked = Asked { group: args.group, symmetric: args.symmetric, method: args.method.as_deref() };
+    let recipe = quantize::recipe::load(&args.recipe, &asked)?;
     let tasks = args.tasks.map(|tasks| {
         let task = |t: &TaskArg| if matches!(t, TaskArg::Ask) { Task::Ask } else { Task::Generate };
         tasks.iter().map(task).collect()
     });
-    let choices = Choices { tasks, alpha_ask: args.alpha_ask, alpha_generate: args.alpha_generate };
+    let folded = args.adapters == AdaptersArg::Folded;
+    let choices = Choices { tasks, alpha_ask: args.alpha_ask, alpha_generate: args.alpha_generate, folded };
     let found = discover(&input, &args.given.given())?;
     let output = args.output.unwrap_or_else(|| default_output(&input, &recipe));
-    let job = Job::new(&found, &choices, recipe)?;
+    let mut models = Models::new(&found, &choices, recipe)?;
+    let job = &models.job;
+    let calibrates = job.needs_calibration();
+    if args.calibrate.is_some() && !calibrates {
+        return usage(&format!(
+            "--calibrate changes nothing: method `{}` looks at the weights alone",
+            job.recipe.method
+        ));
+    }
     job.check_output(&output, args.force)?;
     if args.dry_run {
-        return say(&plan(&job, &output));
+        return say(&plan(job, &output));
     }
     let root = if input.is_dir() { input.as_path() } else { folder(&input) };
-    let report = {
+    let report = if calibrates {
+        let gpu = open_device(args.device)?;
+        let set = job.calibration_set(args.calibrate.as_deref(), Purpose::Learn, args.calibration_tokens)?;
+        let state = State::open(&output, calibrate::key(job, &set, &gpu))?;
+        let bar = Bar::new(calibrate::work(job) + job.values());
+        let outcome = models.calibrate(&gpu, &set, &state, &bar)?;
+        let job = &models.job;
+        let card = outcome.card(job, &set);
+        if !args.force {
+            card.check(args.max_kl, &output)?;
+        }
+        let report = job.write_calibrated(&output, root, &state, card, &bar)?;
+        state.remove();
+        report
+    } else {
         let bar = Bar::new(job.values());
         job.write(&output, root, &bar)?
     };
@@ -309,6 +365,10 @@ fn make(args: Make) -> Result<()> {
         report.save(path)?;
     }
     say(&report.text())
+}
+
+fn open_device(device: Option<String>) -> Result<Gpu> {
+    Ok(Gpu::open(&runtime::gpu::Options { device, ..Default::default() })?)
 }
 
 fn folder(file: &Path) -> &Path {
@@ -344,11 +404,21 @@ fn inspect(file: &Path, tensors: bool, json: bool) -> Result<()> {
     }
 }
 
-fn compare(file: &Path, dir: &Path, given: Given, json: bool) -> Result<()> {
+/// With `device` (or the best one) also stage by stage, on `data`.
+fn compare(
+    file: &Path,
+    dir: &Path,
+    given: Given,
+    device: Option<Option<String>>,
+    (data, tokens): (Option<PathBuf>, usize),
+    json: bool,
+) -> Result<()> {
     let values = ModelFile::open(file)?.weights();
+    let gpu = device.map(open_device).transpose()?;
+    let run = gpu.as_ref().map(|gpu| RunOn { gpu, data: data.as_deref(), tokens });
     let comparison = {
         let bar = Bar::new(values);
-        quantize::compare::compare(file, dir, &given, &bar)?
+        quantize::compare::compare(file, dir, &given, run.as_ref(), &bar)?
     };
     match json {
         true => say(&(comparison.json()? + "\n")),

@@ -3,7 +3,7 @@
 use crate::{Error, Progress, Result};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 
 /// Values of a piece: large enough to hide the bookkeeping, small enough that a few fit in the cache and in memory.
 const PIECE_VALUES: usize = 1 << 20;
@@ -67,6 +67,27 @@ pub(crate) fn for_rows<T: Send>(
     failed.map_or(Ok(()), |(_, e)| Err(e))
 }
 
+/// Calls `work` on pieces of `piece` values, the last one perhaps shorter, on several threads, from the last to the first.
+pub(crate) fn for_chunks<T: Send>(data: &mut [T], piece: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    let mut pieces: Vec<_> = data.chunks_mut(piece.max(1)).enumerate().collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(pieces.len());
+    if threads < 2 {
+        pieces.into_iter().for_each(|(i, piece)| work(i, piece));
+        return;
+    }
+    let left = Mutex::new(&mut pieces);
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((i, piece)) = next() {
+                    work(i, piece);
+                }
+            });
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +103,13 @@ mod tests {
         })
         .unwrap();
         assert!(seen.iter().all(|n| *n == 1));
+    }
+
+    #[test]
+    fn every_chunk_is_worked_on_once() {
+        let mut data = vec![0; 1003];
+        for_chunks(&mut data, 10, |i, piece| piece.iter_mut().for_each(|v| *v += i + 1));
+        assert!(data.iter().enumerate().all(|(k, v)| *v == k / 10 + 1));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What was written and how far it is from its source, as text, JSON and CSV.
 
+use crate::calibrate::Figures;
 use crate::model::owner;
 use crate::write::Job;
 use crate::{Error, Result};
 use runtime::file::Container;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,68 @@ pub struct PartReport {
     pub surplus: usize,
 }
 
+/// What a calibrated file says of how it was made and how far it is from the unquantised model. Nothing in it depends on when
+/// or how fast.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// The recipe's method.
+    pub method: String,
+    /// Where the calibration data came from.
+    pub calibration: String,
+    /// Its SHA-256.
+    pub calibration_sha256: String,
+    /// Positions that were learnt from.
+    pub calibration_tokens: usize,
+    /// Distance in words on data that was held back; nothing if there was none.
+    pub figures: Option<Figures>,
+    /// The same of folding the adapters alone, without rounding anything; nothing if they were not folded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folding: Option<Figures>,
+    /// By layer and linear: the gates at which adapters were folded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<BTreeMap<String, Vec<f64>>>,
+    /// By layer: mean cosine between the residual streams of the file and of the unquantised model after it.
+    pub layer_cosines: Vec<f64>,
+}
+
+impl Card {
+    /// Refuses a file that is too far from the unquantised model.
+    ///
+    /// *Errors*: the distance with its limit.
+    pub fn check(&self, max_kl: f64, output: &Path) -> Result<()> {
+        let Some(f) = self.figures.filter(|f| f.kl.is_nan() || f.kl > max_kl) else { return Ok(()) };
+        let advice =
+            "--force writes it all the same, without computing it again; a smaller --group or other data may help";
+        let problem = format!("is not written: its KL is {:.4} where --max-kl {max_kl} is allowed; {advice}", f.kl);
+        Err(Error::Output { path: output.into(), problem })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let line = &mut out;
+        let hash = self.calibration_sha256.get(..16).unwrap_or_default();
+        let tokens = self.calibration_tokens;
+        put(line, format!("calibrated  {}: {} ({tokens} tokens, sha256 {hash}…)", self.method, self.calibration));
+        let worst = self.layer_cosines.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+        if let (Some((layer, cosine)), Some(last)) = (worst, self.layer_cosines.last()) {
+            put(
+                line,
+                format!(
+                    "            residual stream: cosine {last:.5} at the end, least {cosine:.5} after layer {layer}"
+                ),
+            );
+        }
+        if let Some(f) = &self.figures {
+            put(line, format!("            held back: {}", f.text()));
+        }
+        if let Some(f) = &self.folding {
+            put(line, format!("            adapters folded, nothing rounded: {}", f.text()));
+        }
+        out
+    }
+}
+
 /// A finished run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -57,6 +120,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Parts used.
     pub parts: Vec<PartReport>,
+    /// How it was calibrated, if it was.
+    pub card: Option<Card>,
     /// Every tensor in the order of the file.
     pub tensors: Vec<TensorReport>,
 }
@@ -69,10 +134,10 @@ pub fn parts(job: &Job) -> Vec<PartReport> {
 }
 
 impl Report {
-    pub(crate) fn new(output: &Path, bytes: u64, job: &Job, tensors: Vec<TensorReport>) -> Self {
+    pub(crate) fn new(output: &Path, bytes: u64, job: &Job, tensors: Vec<TensorReport>, card: Option<Card>) -> Self {
         let sha256 = Container::open(output).map(|c| c.sha256().to_owned()).unwrap_or_default();
         let (recipe, notes) = (job.recipe.name.clone(), job.notes.clone());
-        Report { output: output.into(), bytes, sha256, recipe, notes, parts: parts(job), tensors }
+        Report { output: output.into(), bytes, sha256, recipe, notes, parts: parts(job), card, tensors }
     }
 
     /// For people: sizes, the worst tensors, what was assumed.
@@ -88,6 +153,8 @@ impl Report {
         }
         let sizes = self.tensors.iter().map(|t| (owner(&t.name), t.class, t.format.as_str(), t.bytes));
         put(line, format!("\n{}", size_table(sizes)));
+        out += &self.card.as_ref().map_or_else(String::new, |c| c.text() + "\n");
+        let line = &mut out;
         put(line, worst_table(self.tensors.iter().map(|t| (t.name.as_str(), t.format.as_str(), t.nmse))));
         put(
             line,

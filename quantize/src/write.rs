@@ -1,15 +1,18 @@
 //! From parts to a model file: packs every tensor by the recipe and streams it to disk.
 
 use crate::assemble::{Source, shape_of};
+use crate::calibrate::{LayerState, State};
 use crate::config::{Choices, Described, adapter, describe};
+use crate::methods::{Inputs, Methods, Rounding};
 use crate::model::{class_name, format_name};
 use crate::parallel::for_rows;
-use crate::report::{Report, TensorReport};
+use crate::report::{Card, Report, TensorReport};
 use crate::source::{Checkpoint, Parts};
+use crate::transform::{Transform, read_norm};
 use crate::{Error, Progress, Result};
 use half::f16;
 use runtime::file::{Layout, Writer};
-use runtime::model::{Config, Kind, Recipe, Spec, Task};
+use runtime::model::{Class, Config, Kind, LINEARS, Recipe, Spec, Task};
 use safetensors::Dtype;
 use serde_json::json;
 use shaders::Packed;
@@ -35,6 +38,22 @@ pub struct Job<'a> {
     pub notes: Vec<String>,
     /// Parts that are used, in words, with what was opened.
     pub parts: Vec<(&'static str, &'a Checkpoint)>,
+    /// What the recipe's method asks for.
+    pub methods: Methods,
+    /// From the published basis to the file's.
+    pub transform: Transform,
+    /// Adapters that are put into the base weights and are no tensors of the file.
+    pub folded: Vec<(Spec, Source<'a>)>,
+}
+
+/// A tensor as it is stored.
+pub struct Stored {
+    /// Its planes.
+    pub planes: Vec<Vec<u8>>,
+    /// Mean square of the error over mean square of the values.
+    pub nmse: f64,
+    /// Sum of the squares of the error of the outputs, in mean over the inputs, where these are known.
+    pub lost: Option<f64>,
 }
 
 impl<'a> Job<'a> {
@@ -42,11 +61,27 @@ impl<'a> Job<'a> {
     ///
     /// *Errors*: whatever is missing, contradictory or wrongly shaped.
     pub fn new(parts: &'a Parts, choices: &Choices, recipe: Recipe) -> Result<Self> {
-        let Described { config, notes } = describe(parts, choices)?;
+        let Described { mut config, mut notes } = describe(parts, choices)?;
+        let methods = Methods::parse(&recipe.method).map_err(Error::Usage)?;
+        config.basis.rotation = methods.rotate.then_some(recipe.seed);
+        config.basis.scaled = methods.awq;
+        if methods.rotate && methods.rounding != Rounding::Gptq && recipe.has_q4() {
+            notes.push("rotated but not rounded with gptq: in int4 that is worse than not to rotate".into());
+        }
         let mut tensors = Vec::new();
         for spec in config.tensors() {
             let source = Source::find(parts, &config, &spec)?;
             tensors.push((spec, source));
+        }
+        let mut folded = Vec::new();
+        if choices.folded {
+            let mut beside = config.clone();
+            let tasks = beside.ask.iter_mut().chain(&mut beside.generate);
+            tasks.for_each(|t| t.adapter.folded = false);
+            for spec in beside.tensors().into_iter().filter(|s| s.class() == Some(Class::Adapter)) {
+                let source = Source::find(parts, &beside, &spec)?;
+                folded.push((spec, source));
+            }
         }
         let mut tokenizer = vec![("tokenizer.json", parts.language.tokenizer_json.clone())];
         tokenizer.extend(parts.language.tokenizer_config.iter().map(|p| ("tokenizer_config.json", p.clone())));
@@ -60,7 +95,14 @@ impl<'a> Job<'a> {
             ("image decoder", parts.vqgan.as_ref().map(|v| &v.weights).filter(|_| with(Task::Generate))),
         ];
         let parts = used.into_iter().filter_map(|(name, c)| Some((name, c?))).collect();
-        Ok(Job { config, recipe, tensors, tokenizer, notes, parts })
+        let calibrates = methods.needs_calibration() || choices.folded;
+        let transform = Transform::new(&config, calibrates, |name| read_norm(&tensors, name))?;
+        Ok(Job { config, recipe, tensors, tokenizer, notes, parts, methods, transform, folded })
+    }
+
+    /// Whether it has to be known what goes into the linears.
+    pub fn needs_calibration(&self) -> bool {
+        self.methods.needs_calibration() || !self.folded.is_empty()
     }
 
     /// Number of weights.
@@ -75,7 +117,8 @@ impl<'a> Job<'a> {
 
     /// Tensors of each used part that no tensor of the file is made from.
     pub fn surplus(&self) -> Vec<(&'static str, usize)> {
-        let used: BTreeSet<(&Path, &str)> = self.tensors.iter().flat_map(|(_, s)| s.tensors()).collect();
+        let used: BTreeSet<(&Path, &str)> =
+            self.tensors.iter().chain(&self.folded).flat_map(|(_, s)| s.tensors()).collect();
         let count = |c: &Checkpoint| {
             c.names().filter(|name| c.file_of(name).is_none_or(|file| !used.contains(&(file, *name)))).count()
         };
@@ -112,8 +155,36 @@ impl<'a> Job<'a> {
 
     /// Writes the file. `root` is what the names of source files are given relative to.
     ///
-    /// *Errors*: a read or write fault, a value that a format cannot hold, an interruption. Nothing is left behind.
+    /// *Errors*: a method that needs calibration; a read or write fault, a value that a format cannot hold, an interruption.
+    /// Nothing is left behind.
     pub fn write(&self, output: &Path, root: &Path, progress: &dyn Progress) -> Result<Report> {
+        if self.needs_calibration() {
+            return Err(Error::Usage(format!("method `{}` needs calibration", self.recipe.method)));
+        }
+        self.write_with(output, root, None, progress)
+    }
+
+    /// Writes the file with the linears that calibrating left in `state`; the card says how that went.
+    ///
+    /// *Errors*: as [`Job::write`].
+    pub fn write_calibrated(
+        &self,
+        output: &Path,
+        root: &Path,
+        state: &State,
+        card: Card,
+        progress: &dyn Progress,
+    ) -> Result<Report> {
+        self.write_with(output, root, Some((state, card)), progress)
+    }
+
+    fn write_with(
+        &self,
+        output: &Path,
+        root: &Path,
+        calibrated: Option<(&State, Card)>,
+        progress: &dyn Progress,
+    ) -> Result<Report> {
         let mut layouts: Vec<Layout> = self.tensors.iter().flat_map(|(s, _)| s.layouts(&self.recipe)).collect();
         let mut files = Vec::new();
         for (name, path) in &self.tokenizer {
@@ -129,19 +200,25 @@ impl<'a> Job<'a> {
                 (spec.name.as_str(), s.tensors().map(|(f, key)| format!("{}: {key}", names.get(f))).collect())
             })
             .collect();
-        let metadata = [
+        let (state, card) = calibrated.unzip();
+        let mut metadata = vec![
             ("config", json!(self.config).to_string()),
             ("recipe", json!(self.recipe).to_string()),
             ("sources", json!(sources).to_string()),
             ("producer", format!("quantize {}", env!("CARGO_PKG_VERSION"))),
         ];
+        metadata.extend(card.iter().map(|card| ("card", json!(card).to_string())));
         let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let failed = Error::write(output);
         let mut writer = Writer::create(output, layouts, metadata, 0).map_err(&failed)?;
         let mut reports = Vec::new();
+        let mut layers = Layers { state, current: None };
         for (spec, source) in &self.tensors {
-            let (planes, error) = self.pack(spec, source, progress)?;
-            for plane in &planes {
+            let stored = match layers.take(spec, &self.recipe)? {
+                Some(stored) => stored,
+                None => self.pack(spec, source, &Inputs::Unknown, progress)?,
+            };
+            for plane in &stored.planes {
                 writer.write(plane).map_err(&failed)?;
             }
             reports.push(TensorReport {
@@ -150,7 +227,7 @@ impl<'a> Job<'a> {
                 format: format_name(&spec.kind, spec.format(&self.recipe)),
                 shape: source.shape(),
                 bytes: self.bytes(spec),
-                nmse: error,
+                nmse: stored.nmse,
                 sources: sources.get(spec.name.as_str()).cloned().unwrap_or_default(),
             });
         }
@@ -162,42 +239,55 @@ impl<'a> Job<'a> {
         }
         writer.finish().map_err(&failed)?;
         let bytes = fs::metadata(output).map_err(&failed)?.len();
-        Ok(Report::new(output, bytes, self, reports))
+        Ok(Report::new(output, bytes, self, reports, card))
     }
 
-    /// The planes of a tensor as they are stored, and the relative error of storing it so.
-    fn pack(&self, spec: &Spec, source: &Source, progress: &dyn Progress) -> Result<(Vec<Vec<u8>>, f64)> {
+    /// A tensor as it is stored.
+    ///
+    /// *Errors*: a read fault, a value that the format cannot hold, an interruption.
+    pub fn pack(&self, spec: &Spec, source: &Source, inputs: &Inputs, progress: &dyn Progress) -> Result<Stored> {
         let [rows, cols] = source.shape();
         let layouts = spec.layouts(&self.recipe);
         let mut planes: Vec<Vec<u8>> = layouts.iter().map(|l| vec![0; l.bytes() as usize]).collect();
         let format = spec.format(&self.recipe);
         // Summed in the order of the rows, whatever the order of the threads.
-        let mut errors: BTreeMap<usize, [f64; 2]> = BTreeMap::new();
-        let work = |range: std::ops::Range<usize>| -> Result<(Piece, [f64; 2])> {
-            let values = source.rows(range.clone())?;
+        let mut errors: BTreeMap<usize, [f64; 3]> = BTreeMap::new();
+        let whole = match self.transform.is_by_row(spec) {
+            true => None,
+            false => Some(self.transform.read(spec, source, 0..rows)?),
+        };
+        let work = |range: std::ops::Range<usize>| -> Result<(Piece, [f64; 3])> {
+            let own;
+            let values = match &whole {
+                Some(whole) => &whole[range.start * cols..range.end * cols],
+                None => {
+                    own = self.transform.read(spec, source, range.clone())?;
+                    own.as_slice()
+                }
+            };
             let at = |i: usize| (range.start + i / cols, i % cols);
             match spec.kind {
                 Kind::Plain { .. } => {
                     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                         return Err(source.wrong_value(spec, at(i).0, at(i).1, values[i], "is not finite"));
                     }
-                    Ok((Piece::Bytes(values.iter().flat_map(|v| v.to_le_bytes()).collect()), [0.0; 2]))
+                    Ok((Piece::Bytes(values.iter().flat_map(|v| v.to_le_bytes()).collect()), [0.0; 3]))
                 }
                 Kind::Table { .. } => {
                     let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
                     if let Some(i) = halves.iter().position(|h| !h.is_finite()) {
                         return Err(source.wrong_value(spec, at(i).0, at(i).1, values[i], F16_LIMIT));
                     }
-                    let error = squares(&values, halves.iter().map(|h| h.to_f32()));
-                    Ok((Piece::Bytes(halves.iter().flat_map(|h| h.to_le_bytes()).collect()), error))
+                    let [wrong, all] = squares(values, halves.iter().map(|h| h.to_f32()));
+                    Ok((Piece::Bytes(halves.iter().flat_map(|h| h.to_le_bytes()).collect()), [wrong, all, 0.0]))
                 }
                 Kind::Matrix { .. } => {
-                    let packed = format
-                        .pack(range.len(), cols, &values)
+                    let (packed, lost) = inputs
+                        .pack(format, range.len(), cols, values)
                         .map_err(|e| source.wrong_value(spec, range.start + e.row, e.col, e.value, F16_LIMIT))?;
                     let stored = (0..range.len()).flat_map(|r| (0..cols).map(move |k| (r, k)));
-                    let error = squares(&values, stored.map(|(r, k)| packed.value(r, k)));
-                    Ok((Piece::Packed(packed), error))
+                    let [wrong, all] = squares(values, stored.map(|(r, k)| packed.value(r, k)));
+                    Ok((Piece::Packed(packed), [wrong, all, lost.unwrap_or(f64::NAN)]))
                 }
             }
         };
@@ -216,8 +306,34 @@ impl<'a> Job<'a> {
                 }
             }
         })?;
-        let [wrong, all] = errors.values().fold([0.0; 2], |sum, e| [sum[0] + e[0], sum[1] + e[1]]);
-        Ok((planes, if all == 0.0 { 0.0 } else { wrong / all }))
+        let [wrong, all, lost] = errors.values().fold([0.0; 3], |sum, e| std::array::from_fn(|i| sum[i] + e[i]));
+        let nmse = if all == 0.0 { 0.0 } else { wrong / all };
+        Ok(Stored { planes, nmse, lost: Some(lost).filter(|l| !l.is_nan()) })
+    }
+}
+
+/// The layers that calibrating left behind, one at a time.
+struct Layers<'a> {
+    state: Option<&'a State>,
+    current: Option<(usize, LayerState)>,
+}
+
+impl Layers<'_> {
+    /// A linear of the language model as calibrating rounded it.
+    fn take(&mut self, spec: &Spec, recipe: &Recipe) -> Result<Option<Stored>> {
+        let Some(state) = self.state else { return Ok(None) };
+        let parts = spec.name.strip_prefix("language.layers.").and_then(|rest| rest.split_once('.'));
+        let Some((layer, linear)) = parts.and_then(|(i, l)| Some((i.parse().ok()?, l))) else { return Ok(None) };
+        if !LINEARS.iter().any(|(name, _)| *name == linear) {
+            return Ok(None);
+        }
+        if self.current.as_ref().is_none_or(|(at, _)| *at != layer) {
+            self.current = Some((layer, state.layer(layer)?));
+        }
+        let Some((_, kept)) = &mut self.current else { return Ok(None) };
+        let planes = spec.layouts(recipe).iter().filter_map(|l| kept.planes.remove(&l.name)).collect();
+        let nmse = kept.notes.nmse.get(linear).copied().unwrap_or_default();
+        Ok(Some(Stored { planes, nmse, lost: None }))
     }
 }
 

@@ -17,8 +17,10 @@ fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     Command::new(env!("CARGO_BIN_EXE_quantize")).args(args).output().unwrap()
 }
 
+/// Rounded to nearest, which needs no device and no time.
 fn arguments<'a>(first: &'a Path, rest: &[&'a str]) -> Vec<&'a OsStr> {
-    std::iter::once(first.as_os_str()).chain(rest.iter().map(|s| OsStr::new(*s))).collect()
+    let nearest = ["--method", "nearest"];
+    std::iter::once(first.as_os_str()).chain(nearest.iter().chain(rest).map(|s| OsStr::new(*s))).collect()
 }
 
 /// Runs, expects the exit code, and gives the one line of the error.
@@ -374,6 +376,7 @@ fn inspect_and_export_refuse_what_is_no_model_and_what_is_damaged() {
         OsStr::new("compare"),
         file.as_os_str(),
         golden().as_os_str(),
+        OsStr::new("--tensors-only"),
         OsStr::new("--json"),
     ]))
     .unwrap();
@@ -382,4 +385,39 @@ fn inspect_and_export_refuse_what_is_no_model_and_what_is_damaged() {
     fs::remove_dir_all(&out).unwrap();
     succeeds(export);
     assert!(fails(1, export).contains("is there already; --force replaces it"));
+}
+
+/// Needs a device, as calibrating does.
+#[test]
+fn a_file_beyond_max_kl_is_not_written_unless_forced() {
+    let folder = Folder::new("max-kl");
+    let (texts, output) = (folder.at("texts.jsonl"), folder.at("x.safetensors"));
+    let lines = (0..4).map(|i| json!({"text": format!("Kidney of {i} cm with smooth margins, no stone. ").repeat(3)}));
+    fs::write(&texts, lines.map(|l| format!("{l}\n")).collect::<String>()).unwrap();
+    let input = golden();
+    let call = |rest: &[&str]| {
+        let mut all = vec![input.to_str().unwrap(), "--tasks", "ask", "-o", output.to_str().unwrap()];
+        all.extend(["--calibrate", texts.to_str().unwrap()]);
+        all.extend(rest);
+        run(all)
+    };
+    let refused = call(&["--max-kl", "1e-9"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("is not written: its KL is") && said.contains("--max-kl 0.000000001"), "{said}");
+    // What was computed is kept.
+    assert_eq!(folder.names(), [".x.safetensors.calibration", "texts.jsonl"]);
+    let forced = call(&["--max-kl", "1e-9", "--force"]);
+    assert!(forced.status.success(), "{}", String::from_utf8_lossy(&forced.stderr));
+    let text = String::from_utf8(forced.stdout).unwrap();
+    assert!(text.contains("calibrated  rotate+gptq: texts.jsonl (") && text.contains("held back: KL"), "{text}");
+    assert_eq!(folder.names(), ["texts.jsonl", "x.safetensors"]);
+    let shown: Value =
+        serde_json::from_str(&succeeds([OsStr::new("inspect"), output.as_os_str(), OsStr::new("--json")])).unwrap();
+    assert_eq!(shown["card"]["calibration"], "texts.jsonl");
+    assert!(shown["card"]["figures"]["kl"].as_f64().unwrap() > 1e-9);
+    assert_eq!(
+        (&shown["recipe"]["method"], &shown["config"]["basis"]),
+        (&json!("rotate+gptq"), &json!({"rotation": 0}))
+    );
 }

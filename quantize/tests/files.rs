@@ -64,12 +64,12 @@ fn compare_finds_an_exact_file_exact_and_names_what_differs() {
     let folder = Folder::with_golden("compare");
     let file = folder.at("f16.safetensors");
     quantize(&folder.at("checkpoint"), &file, recipe("f16"), &Choices::default()).unwrap();
-    let same = compare(&file, &golden(), &Given::default(), &Quiet).unwrap();
+    let same = compare(&file, &golden(), &Given::default(), None, &Quiet).unwrap();
     assert!(same.differences.is_empty(), "{:?}", same.differences);
     assert!(same.tensors.iter().all(|t| t.nmse < 1e-9));
     let config = folder.at("checkpoint/phi3/config.json");
     fs::write(&config, fs::read_to_string(&config).unwrap().replace("10000.0", "20000.0")).unwrap();
-    let other = compare(&file, &folder.at("checkpoint"), &Given::default(), &Quiet).unwrap();
+    let other = compare(&file, &folder.at("checkpoint"), &Given::default(), None, &Quiet).unwrap();
     assert_eq!(other.differences, ["language.rope_theta is 10000.0 in the file, 20000.0 by the checkpoint"]);
 }
 
@@ -79,6 +79,7 @@ fn export_gives_the_values_that_kernels_compute_with() {
     let symmetric = Recipe {
         name: "all".into(),
         method: "nearest".into(),
+        seed: 0,
         classes: ["language", "adapter", "head", "vision", "projector", "vqgan"]
             .map(|c| (c.to_owned(), StoredFormat::Q4 { group: 64, zero_points: false }))
             .into(),

@@ -13,7 +13,7 @@ pub mod thread;
 pub use error::{Error, Result};
 pub use plan::{Control, Pace, Submission, Submissions};
 pub use session::{
-    Answer, By, Draw, Finish, Footprint, Generated, Grid, Judged, KernelTime, Kernels, Measured, Model, ModelSummary,
-    OpenOptions, Perplexity, Picture, Progress, Request, Row, Session, SessionOptions, Speed, Tensor, Timings, Token,
-    Trace, Use, Values, Workload,
+    Answer, By, Draw, Finish, Footprint, Generated, Grid, Inside, Judged, KernelTime, Kernels, Layerwise, LoadedHead,
+    LoadedLayer, Measured, Model, ModelSummary, OpenOptions, Perplexity, Picture, Progress, Request, Row, Session,
+    SessionOptions, Speed, Tensor, Timings, Token, Trace, Use, Values, Workload, project, ready_picture,
 };

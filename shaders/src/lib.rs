@@ -36,4 +36,4 @@ pub use compose::compose;
 pub use kernel::{
     Access, Binding, Choice, Constant, DOWN, Import, Kernel, KvFormat, Needs, Step, Variant, import, kernels,
 };
-pub use weights::{Format, FormatError, Packed, round_to_f16};
+pub use weights::{Format, FormatError, Packed, round_to_f16, usable_scale};

@@ -139,15 +139,7 @@ impl Format {
     /// *Errors*: a value or scale that f16 cannot hold, NaN included.
     pub fn pack(self, rows: usize, cols: usize, values: &[f32]) -> Result<Packed, FormatError> {
         assert_eq!(values.len(), rows * cols, "a matrix of {rows} x {cols}");
-        let [quants, scales, zeros] = self.words(rows, cols);
-        let mut packed = Packed {
-            format: self,
-            rows,
-            cols,
-            quants: vec![0; quants],
-            scales: vec![0; scales],
-            zero_points: vec![0; zeros],
-        };
+        let mut packed = Packed::blank(self, rows, cols);
         for (row, line) in values.chunks_exact(cols.max(1)).enumerate() {
             if let Some(col) = line.iter().position(|v| v.is_nan() || v.abs() >= 65520.0) {
                 return Err(FormatError { row, col, value: line[col] });
@@ -173,6 +165,29 @@ impl Format {
 }
 
 impl Packed {
+    /// A matrix of which nothing has been stored yet; [`Packed::put_q4`] fills it.
+    pub fn blank(format: Format, rows: usize, cols: usize) -> Self {
+        let [quants, scales, zeros] = format.words(rows, cols);
+        Packed { format, rows, cols, quants: vec![0; quants], scales: vec![0; scales], zero_points: vec![0; zeros] }
+    }
+
+    /// Stores a group of q4, once: codes 0 to 15, each for (code - zero point) scale. The scale is exact in f16.
+    /// Symmetric groups have the zero point 8.
+    pub fn put_q4(&mut self, row: usize, group: usize, codes: &[u8], scale: f32, zero_point: u8) {
+        let Format::Q4 { group: size, zero_points } = self.format else { panic!("{:?} has no codes", self.format) };
+        assert!(zero_points || zero_point == 8, "a symmetric group around {zero_point}");
+        self.put_scale(row, group, scale);
+        if zero_points {
+            self.zero_points[(group / 8) * self.rows + row] |= u32::from(zero_point) << (4 * (group % 8));
+        }
+        // Padding up to the block holds the zero point, so that it is exactly zero.
+        for i in 0..codes.len().next_multiple_of(32) {
+            let code = codes.get(i).map_or(zero_point, |c| *c);
+            let k = group * size + i;
+            self.quants[((k / 32) * self.rows + row) * 4 + (k % 32) / 8] |= u32::from(code) << (4 * (k % 8));
+        }
+    }
+
     fn pack_f16(&mut self, row: usize, line: &[f32]) {
         for (k, v) in line.iter().enumerate() {
             self.quants[((k / 8) * self.rows + row) * 4 + (k % 8) / 2] |= f16_bits(*v) << (16 * (k % 2));
@@ -199,16 +214,11 @@ impl Packed {
     fn pack_q4(&mut self, row: usize, line: &[f32], group_size: usize, with_zero: bool) {
         for (g, group) in line.chunks(group_size).enumerate() {
             let (scale, zero) = if with_zero { grid_with_zero(group) } else { grid_symmetric(group) };
-            self.put_scale(row, g, scale);
-            if with_zero {
-                self.zero_points[(g / 8) * self.rows + row] |= (zero as u32) << (4 * (g % 8));
+            let mut codes = [0; 128];
+            for (code, v) in codes.iter_mut().zip(group) {
+                *code = ((v / scale).round_ties_even() + zero).clamp(0.0, 15.0) as u8;
             }
-            // Padding up to the block holds the zero point, so that it is exactly zero.
-            for i in 0..group.len().next_multiple_of(32) {
-                let q = group.get(i).map_or(zero, |v| ((v / scale).round_ties_even() + zero).clamp(0.0, 15.0));
-                let k = g * group_size + i;
-                self.quants[((k / 32) * self.rows + row) * 4 + (k % 32) / 8] |= (q as u32) << (4 * (k % 8));
-            }
+            self.put_q4(row, g, &codes[..group.len()], scale, zero as u8);
         }
     }
 
@@ -242,7 +252,7 @@ impl Packed {
 }
 
 /// A scale that is exact in f16 and not zero, so that dividing by it is harmless.
-fn usable_scale(scale: f32) -> f32 {
+pub fn usable_scale(scale: f32) -> f32 {
     let rounded = round_to_f16(scale);
     if rounded == 0.0 { f16::MIN_POSITIVE_SUBNORMAL.to_f32() } else { rounded }
 }

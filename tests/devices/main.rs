@@ -32,7 +32,7 @@ fn header(recipe: &str) -> Header {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../quantize/recipes");
     let name = if recipe == "q4" { "q4".into() } else { format!("{folder}/{recipe}.toml") };
     Header {
-        recipe: quantize::recipe::load(&name, None, false).expect("a recipe"),
+        recipe: quantize::recipe::load(&name, &Default::default()).expect("a recipe"),
         ..Header::m3(LAYERS, 32).expect("a header")
     }
 }

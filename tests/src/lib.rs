@@ -6,6 +6,7 @@ pub use golden::{Golden, Stages, stages};
 
 use devices::Facts;
 use quantize::config::Choices;
+use quantize::recipe::Asked;
 use quantize::source::{Given, discover};
 use quantize::write::Job;
 use runtime::gpu::{Gpu, Options};
@@ -44,7 +45,8 @@ pub fn quantized(checkpoint: &Path, recipe: &str, name: &str) -> PathBuf {
     let folder = scratch();
     let output = folder.join(format!("{name}-{recipe}.safetensors"));
     let parts = discover(checkpoint, &Given::default()).expect("the checkpoint's parts");
-    let recipe = quantize::recipe::load(recipe, None, false).expect("recipe");
+    let recipe =
+        quantize::recipe::load(recipe, &Asked { method: Some("nearest"), ..Default::default() }).expect("recipe");
     let job = Job::new(&parts, &Choices::default(), recipe).expect("a complete checkpoint");
     job.write(&output, checkpoint, &quantize::Quiet).expect("quantised");
     output

@@ -18,7 +18,7 @@ fn model_file() -> PathBuf {
     let output = root.join("target/tmp").join(format!("capi-{}.safetensors", std::process::id()));
     std::fs::create_dir_all(output.parent().unwrap()).unwrap();
     let parts = discover(&checkpoint, &Given::default()).unwrap();
-    let recipe = quantize::recipe::load("f16", None, false).unwrap();
+    let recipe = quantize::recipe::load("f16", &Default::default()).unwrap();
     let job = Job::new(&parts, &Choices::default(), recipe).unwrap();
     job.write(&output, &checkpoint, &quantize::Quiet).unwrap();
     output

@@ -283,7 +283,7 @@ impl<'a> Container<'a> {
             while one()? {}
             Ok(())
         };
-        let mut here = |checked: &mut dyn FnMut(u64) -> Result<()>| {
+        let here = |checked: &mut dyn FnMut(u64) -> Result<()>| {
             while one()? {
                 checked(bytes.swap(0, Ordering::Relaxed))?;
             }

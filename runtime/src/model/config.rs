@@ -1,5 +1,6 @@
 //! Every dimension of a model, as the file's header states it. Nothing here has a built-in default.
 
+use super::basis::Basis;
 use serde::{Deserialize, Serialize};
 
 /// The two things HealthGPT does. They differ in data, not in code.
@@ -40,6 +41,9 @@ pub struct Config {
     pub generate: Option<TaskConfig>,
     /// The picture decoder, there with `generate`.
     pub vqgan: Option<Vqgan>,
+    /// The basis of the weights, where it is not the published one.
+    #[serde(default, skip_serializing_if = "Basis::is_published")]
+    pub basis: Basis,
 }
 
 /// Phi-3.
@@ -135,7 +139,7 @@ pub struct TaskConfig {
 }
 
 /// An H-LoRA adapter: `y = W x + B (gates of experts, each repeated rank / experts times) * scale * A x`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Adapter {
     /// Rows of A, all experts together.
     pub rank: usize,
@@ -143,6 +147,9 @@ pub struct Adapter {
     pub experts: usize,
     /// alpha / rank * experts.
     pub scale: f32,
+    /// Whether it lies in the base weights, its gates fixed at their means, instead of beside them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub folded: bool,
 }
 
 /// taming-transformers' GumbelVQ decoder.
@@ -317,6 +324,12 @@ impl Config {
             let codes = self.vocabulary.codes;
             rule(q.codes == codes, format!("the codebook has {} codes, the vocabulary {codes}", q.codes))?;
         }
+        let folded = |t: &Option<TaskConfig>| t.as_ref().is_some_and(|t| t.adapter.folded);
+        let alone = self.ask.is_none() || self.generate.is_none();
+        rule(
+            alone || !(folded(&self.ask) || folded(&self.generate)),
+            "an adapter lies in the base weights, which another task would share".into(),
+        )?;
         rule(self.ask.is_some() || self.generate.is_some(), "the file holds neither task".into())?;
         rule(self.generate.is_none() || self.vqgan.is_some(), "generate needs the picture decoder".into())
     }

@@ -12,6 +12,8 @@ use shaders::Format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+/// Of what is in memory already, handed on at a time.
+const PIECE_BYTES: usize = 4 << 20;
 /// A shard has at most this much in one binding, whatever the device would allow.
 const SHARD_BYTES: u64 = 128 << 20;
 
@@ -58,15 +60,25 @@ pub(crate) enum Source<'a> {
     Synthetic,
     /// Nowhere, and none are needed: the device is only thought of.
     Planned,
+    /// The caller.
+    Memory(&'a Planes),
 }
+
+/// Planes of tensors as a model file would hold them, by name.
+pub type Planes = BTreeMap<String, Vec<u8>>;
 
 impl Source<'_> {
     /// As [`Container::stream`].
-    fn stream(self, layout: &Layout, unit: usize, take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn stream(self, layout: &Layout, unit: usize, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match self {
             Source::File(container) => container.stream(&layout.name, unit, take),
             Source::Synthetic => synthetic::stream(layout, unit, take),
             Source::Planned => Ok(()),
+            Source::Memory(planes) => {
+                let plane = planes.get(&layout.name).filter(|p| p.len() as u64 == layout.bytes());
+                let plane = plane.unwrap_or_else(|| panic!("`{}` was not given whole", layout.name));
+                plane.chunks((PIECE_BYTES / unit).max(1) * unit).try_for_each(&mut take)
+            }
         }
     }
 }
@@ -254,10 +266,13 @@ impl<'a> Loader<'a> {
         Ok(HLora { linear, down, up, rank, experts, scale })
     }
 
-    /// The adapters of one layer, in the order of [`LINEARS`].
-    pub fn layer_adapters(&mut self, task: Task, layer: usize) -> Result<[HLora; 4]> {
+    /// The adapters of one layer, in the order of [`LINEARS`]; none if they lie in the base weights.
+    pub fn layer_adapters(&mut self, task: Task, layer: usize) -> Result<Option<[HLora; 4]>> {
+        if self.header.config.task(task).is_some_and(|t| t.adapter.folded) {
+            return Ok(None);
+        }
         let [a, b, c, d] = LINEARS.map(|(linear, _)| self.hlora(task, layer, linear));
-        Ok([a?, b?, c?, d?])
+        Ok(Some([a?, b?, c?, d?]))
     }
 
     /// Checks the hashes of everything in the file that has not been loaded, so that a damaged file never answers.

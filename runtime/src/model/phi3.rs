@@ -30,7 +30,7 @@ pub(crate) struct Adapted {
     pub embed: Matrix,
     /// Output head `[rows][d]`.
     pub head: Matrix,
-    /// Adapters by layer, in the order of [`LINEARS`].
+    /// Adapters by layer, in the order of [`LINEARS`]; none if they lie in the base weights.
     pub adapters: Vec<[HLora; 4]>,
 }
 
@@ -61,6 +61,20 @@ impl KvCache {
         Ok(KvCache { positions, format, k: buffers("k_cache")?, v: buffers("v_cache")?, rope })
     }
 
+    fn attention(&self, l: &Language, layer: usize) -> Attention<'_> {
+        Attention {
+            heads: l.heads,
+            kv_heads: l.kv_heads,
+            head_dim: l.head_dim,
+            window: l.sliding_window,
+            rope: &self.rope,
+            k: &self.k[layer],
+            v: &self.v[layer],
+            kv: self.format,
+            kv_factors: self.format.factors_at(self.positions * l.kv_heads * l.head_dim),
+        }
+    }
+
     /// Bytes of keys and values.
     pub fn bytes(&self) -> u64 {
         self.k.iter().chain(&self.v).map(Buffer::size).sum()
@@ -74,14 +88,7 @@ impl KvCache {
 
 impl Phi3 {
     pub fn load(loader: &mut Loader, config: &Config) -> Result<Self> {
-        let layer = |i: usize, loader: &mut Loader| -> Result<Layer> {
-            let stem = format!("language.layers.{i}");
-            let input_norm = loader.vector(&format!("{stem}.input_norm"))?;
-            let [a, b, c, d] = LINEARS.map(|(linear, _)| loader.matrix(&format!("{stem}.{linear}")));
-            let post_norm = loader.vector(&format!("{stem}.post_norm"))?;
-            Ok(Layer { input_norm, linears: [a?, b?, c?, d?], post_norm })
-        };
-        let layers = (0..config.language.layers).map(|i| layer(i, loader)).collect::<Result<_>>()?;
+        let layers = (0..config.language.layers).map(|i| Layer::load(loader, i)).collect::<Result<_>>()?;
         Ok(Phi3 { layers, norm: loader.vector("language.norm")? })
     }
 
@@ -90,20 +97,9 @@ impl Phi3 {
         let mut stream = p.stream(x, &self.layers[0].input_norm, l.rms_norm_eps);
         for (i, layer) in self.layers.iter().enumerate() {
             p.scope(format!("layers.{i}"));
-            let attention = Attention {
-                heads: l.heads,
-                kv_heads: l.kv_heads,
-                head_dim: l.head_dim,
-                window: l.sliding_window,
-                rope: &kv.rope,
-                k: &kv.k[i],
-                v: &kv.v[i],
-                kv: kv.format,
-                kv_factors: kv.format.factors_at(kv.positions * l.kv_heads * l.head_dim),
-            };
             let next = self.layers.get(i + 1).map_or(&self.norm, |l| &l.input_norm);
             let adapters = task.adapters.get(i).filter(|_| adapts);
-            stream = layer.forward(p, l, adapters, &attention, stream, next);
+            stream = layer.forward(p, l, adapters, &kv.attention(l, i), stream, next);
             p.tap("out", x);
         }
         p.scope("");
@@ -124,6 +120,21 @@ impl Phi3 {
 }
 
 impl Layer {
+    pub fn load(loader: &mut Loader, i: usize) -> Result<Self> {
+        let stem = format!("language.layers.{i}");
+        let input_norm = loader.vector(&format!("{stem}.input_norm"))?;
+        let [a, b, c, d] = LINEARS.map(|(linear, _)| loader.matrix(&format!("{stem}.{linear}")));
+        let post_norm = loader.vector(&format!("{stem}.post_norm"))?;
+        Ok(Layer { input_norm, linears: [a?, b?, c?, d?], post_norm })
+    }
+
+    /// This layer alone, of many tokens; `x` `[n, d]` is updated in place. `kv` holds one layer.
+    pub fn alone(&self, p: &mut Builder, l: &Language, adapters: Option<&[HLora; 4]>, kv: &KvCache, x: Act) {
+        assert!(x.rows > 1, "what follows this layer is not known");
+        let stream = p.stream(x, &self.input_norm, l.rms_norm_eps);
+        self.forward(p, l, adapters, &kv.attention(l, 0), stream, &self.post_norm);
+    }
+
     /// One decoder layer over the residual stream `[n, d]`; `next` is the norm after it.
     fn forward(
         &self,
@@ -140,10 +151,13 @@ impl Layer {
         let qkv = p.linear_norm(&qkv, x, &self.input_norm, l.rms_norm_eps); // [n, q + 2 kv]
         p.tap("qkv", qkv.y);
         let a = p.attention(qkv, kv); // [n, q]; k, v go to the cache
+        p.tap_input("values", a);
         let x = p.linear_add(&o, "attn_out", a, x, &self.post_norm);
+        p.tap_input("middle", x.x);
 
         let gate_up = p.linear_norm(&gate_up, x, &self.post_norm, l.rms_norm_eps); // [n, 2 f]
         let m = p.swiglu(gate_up); // [n, f]
+        p.tap_input("inner", m);
         p.linear_add(&down, "mlp_out", m, x, next)
     }
 }
@@ -159,7 +173,9 @@ impl Adapted {
         Ok(Adapted {
             embed: loader.table(&format!("{}.embed", task.name()))?,
             head: loader.matrix_rows(&format!("{}.head", task.name()), head)?,
-            adapters: (0..config.language.layers).map(|i| loader.layer_adapters(task, i)).collect::<Result<_>>()?,
+            adapters: (0..config.language.layers)
+                .filter_map(|i| loader.layer_adapters(task, i).transpose())
+                .collect::<Result<_>>()?,
         })
     }
 }

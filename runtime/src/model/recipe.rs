@@ -12,12 +12,20 @@ use std::collections::BTreeMap;
 pub struct Recipe {
     /// Name: `q4`, `q8`, `f16`, or a recipe file's own.
     pub name: String,
-    /// How matrices were rounded: `nearest`. Says where the weights came from; computing with them is the same.
+    /// How matrices were rounded: `nearest`, or other steps joined by `+`. Says where the weights came from; computing with
+    /// them is the same.
     #[serde(default = "nearest")]
     pub method: String,
+    /// Decides the signs of a rotation.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seed: u64,
     /// Format of each class, by the class's name; f16 where a class is not named.
     #[serde(default)]
     pub classes: BTreeMap<String, StoredFormat>,
+}
+
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
 }
 
 fn nearest() -> String {
@@ -88,7 +96,7 @@ impl Recipe {
             _ => return Err(format!("unknown recipe `{name}`; there are q4, q8, f16, or a recipe file (.toml)")),
         };
         let classes = classes.iter().map(|(c, f)| (c.name().to_string(), (*f).into())).collect();
-        let recipe = Recipe { name: name.into(), method: nearest(), classes };
+        let recipe = Recipe { name: name.into(), method: nearest(), seed: 0, classes };
         recipe.check()?;
         Ok(recipe)
     }
@@ -109,6 +117,11 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+
+    /// Whether the linears of the language model are in 4-bit integers.
+    pub fn has_q4(&self) -> bool {
+        matches!(self.format(Class::Language), Format::Q4 { .. })
     }
 
     /// Format of a class.

@@ -54,7 +54,7 @@ impl Header {
             vision_layers,
             embed_rows: rows,
             head_rows: rows,
-            adapter: Adapter { rank, experts: 4, scale: 8.0 },
+            adapter: Adapter { rank, experts: 4, scale: 8.0, folded: false },
         };
         let vqgan = Vqgan {
             codes: vocabulary.codes,
@@ -74,6 +74,7 @@ impl Header {
             ask: Some(task(23, vocabulary.tokens + 1, 64)),
             generate: Some(task(1, vocabulary.rows(), 256)),
             vqgan: Some(vqgan),
+            basis: Default::default(),
         };
         Ok(Header { config, recipe: Recipe::named("q4", group)? })
     }

@@ -1,5 +1,6 @@
 //! The table of every tensor of a model file: name, shape, what it is made from. Loader, quantiser and report read it.
 
+use super::basis::{FOLDED_NORM, channel_scale};
 use super::config::{Config, Task, Vqgan};
 
 /// Which recipe entry decides the precision of a matrix.
@@ -95,6 +96,8 @@ pub enum Origin {
     BaseWithMean(Part, String),
     /// The task's own table, one row per id.
     OwnTable(Part, String),
+    /// Nothing published: what tells the file's basis. A run does not need it.
+    Basis,
 }
 
 /// One tensor of the file.
@@ -106,6 +109,16 @@ pub struct Spec {
     pub kind: Kind,
     /// What it is made from.
     pub origin: Origin,
+}
+
+impl Spec {
+    /// The class of a matrix.
+    pub fn class(&self) -> Option<Class> {
+        match self.kind {
+            Kind::Matrix { class, .. } => Some(class),
+            Kind::Table { .. } | Kind::Plain { .. } => None,
+        }
+    }
 }
 
 /// Prefix of CLIP's names.
@@ -191,6 +204,14 @@ impl Config {
             }
         }
         t.vector("language.norm".into(), l.hidden, one("norm.weight".into()));
+        if self.basis.rotation.is_some() {
+            t.vector(FOLDED_NORM.into(), l.hidden, Origin::Basis);
+        }
+        for i in 0..if self.basis.scaled { l.layers } else { 0 } {
+            for ((name, _), [_, inputs]) in LINEARS.iter().zip(self.linear_shapes()) {
+                t.vector(channel_scale(i, name), inputs, Origin::Basis);
+            }
+        }
     }
 
     fn vision_tensors(&self, t: &mut Table) {
@@ -235,7 +256,7 @@ impl Config {
         t.push(format!("{name}.embed"), Kind::Table { rows, cols: l.hidden }, table(rows, "embed_tokens.weight"));
         let rows = config.head_rows;
         t.matrix(format!("{name}.head"), Class::Head, [rows, l.hidden], table(rows, "lm_head.weight"));
-        for i in 0..l.layers {
+        for i in 0..if a.folded { 0 } else { l.layers } {
             for ((linear, source), [outputs, inputs]) in LINEARS.iter().zip(self.linear_shapes()) {
                 let stem = format!("{name}.layers.{i}.{linear}");
                 let from = |suffix: &str| format!("layers.{i}.{source}.{suffix}.weight");

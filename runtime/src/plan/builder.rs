@@ -60,7 +60,9 @@ pub struct Builder<'a> {
     rows: usize,
     places: Vec<(Act, Place)>,
     drafts: Vec<Draft>,
-    taps: Option<Vec<(usize, String, Act)>>,
+    taps: Vec<(usize, String, Act)>,
+    traced: bool,
+    inputs: bool,
     scope: String,
     error: Option<crate::Error>,
 }
@@ -95,7 +97,9 @@ impl<'a> Builder<'a> {
             rows,
             places: Vec::new(),
             drafts: Vec::new(),
-            taps: traced.then(Vec::new),
+            taps: Vec::new(),
+            traced,
+            inputs: false,
             scope: String::new(),
             error: None,
         }
@@ -109,9 +113,20 @@ impl<'a> Builder<'a> {
     /// Names an activation for a traced run; it is read as it is at this point.
     pub fn tap(&mut self, name: &str, act: Act) {
         let name = if self.scope.is_empty() { name.into() } else { format!("{}.{name}", self.scope) };
-        let at = self.drafts.len();
-        if let Some(taps) = &mut self.taps {
-            taps.push((at, name, act));
+        if self.traced {
+            self.taps.push((self.drafts.len(), name, act));
+        }
+    }
+
+    /// Lets what goes into the linears be read after a run: [`Builder::tap_input`].
+    pub fn with_inputs(&mut self) {
+        self.inputs = true;
+    }
+
+    /// Names an activation that goes into a linear, or weighs its adapter; without the scope.
+    pub fn tap_input(&mut self, name: &str, act: Act) {
+        if self.inputs {
+            self.taps.push((self.drafts.len(), name.into(), act));
         }
     }
 
@@ -186,7 +201,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn is_traced(&self) -> bool {
-        self.taps.is_some()
+        self.traced
     }
 
     /// The shard of a matrix that must fit one binding; without it the plan is refused.
@@ -546,8 +561,7 @@ impl<'a> Builder<'a> {
             steps.push(Step { pipeline, group, grid, label, weight_bytes });
         }
         self.gpu.write(&params, 0, &all_params);
-        let taps = self.taps.unwrap_or_default();
-        let taps = taps.into_iter().map(|(after, name, act)| Tap {
+        let taps = self.taps.into_iter().map(|(after, name, act)| Tap {
             after,
             name,
             buffer: buffers[act.id].clone(),
@@ -573,7 +587,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        for (after, _, act) in self.taps.iter().flatten() {
+        for (after, _, act) in &self.taps {
             touch(act, *after);
         }
         let planned = |i: usize| matches!(self.places[i].1, Place::Planned);

@@ -235,6 +235,7 @@ impl<'a> Builder<'a> {
         let bound = vec![("u", u.into()), ("v", v.into()), ("gates", gates.into())];
         self.simple(&hlora_gate::KERNEL, &[], params, bound, hlora_gate::grid(x.rows as u32));
         self.tap(&format!("gates.{}", hlora.linear), gates);
+        self.tap_input(hlora.linear, gates);
         self.product(&hlora.up, v, y, true);
     }
 

@@ -1,5 +1,6 @@
 //! Extending the cache: the vision tower, prompts in chunks, one token at a time.
 
+use super::model::vision_patches;
 use super::{Picture, Session};
 use crate::gpu::Buffer;
 use crate::model::Task;
@@ -61,18 +62,9 @@ impl Session {
         let (Some(v), Some(clip)) = (&self.model.header.config.vision, &self.model.clip) else {
             return Err(Error::Input { what: "picture".into(), problem: "this model has no vision tower".into() });
         };
-        let (side, cols) = (v.image / v.patch, clip.patch_cols());
-        // Row 0 is the class token's and stays zero. A patch is [3][p][p], as the convolution's weights.
-        let mut patches = vec![0.0; (side * side + 1) * cols];
-        for (i, row) in patches.chunks_exact_mut(cols).skip(1).enumerate() {
-            let (top, left) = (i / side * v.patch, i % side * v.patch);
-            for (j, value) in row.iter_mut().take(v.patch_inputs()).enumerate() {
-                let (channel, y, x) = (j / (v.patch * v.patch), j / v.patch % v.patch, j % v.patch);
-                *value = picture.pixel_values[(channel * v.image + top + y) * v.image + left + x];
-            }
-        }
+        let patches = vision_patches(v, clip.patch_cols(), picture);
         self.gpu().write(&self.buffers.patches, 0, bytemuck::cast_slice(&patches));
-        Ok(self.set_step(Step::new(0, side * side + 1)))
+        Ok(self.set_step(Step::new(0, v.patches() + 1)))
     }
 
     /// Runs the vision tower unless the picture is there already.
@@ -203,11 +195,14 @@ impl Session {
         Ok(self.for_every_id(self.row_logits()?))
     }
 
-    /// Added rows of a head are the mean of the others, so their logit is the mean of the others' logits.
-    pub(super) fn for_every_id(&self, mut logits: Vec<f32>) -> Vec<f32> {
-        let rows = self.model.header.config.vocabulary.rows();
-        let mean = logits.iter().map(|v| f64::from(*v)).sum::<f64>() / logits.len() as f64;
-        logits.resize(rows, mean as f32);
-        logits
+    pub(super) fn for_every_id(&self, logits: Vec<f32>) -> Vec<f32> {
+        for_every_id(logits, self.model.header.config.vocabulary.rows())
     }
+}
+
+/// Added rows of a head are the mean of the others, so their logit is the mean of the others' logits.
+pub(super) fn for_every_id(mut logits: Vec<f32>, rows: usize) -> Vec<f32> {
+    let mean = logits.iter().map(|v| f64::from(*v)).sum::<f64>() / logits.len() as f64;
+    logits.resize(rows, mean as f32);
+    logits
 }

@@ -8,7 +8,7 @@ use crate::model::clip::{Clip, Projector};
 use crate::model::load::{Loader, Source};
 use crate::model::phi3::{Adapted, Phi3};
 use crate::model::vqgan::Decoder;
-use crate::model::{Config, Header, Task, Vocabulary};
+use crate::model::{Config, Header, Task, Vision, Vocabulary, WayBack};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
 use devices::Facts;
@@ -95,6 +95,8 @@ pub struct Model {
     preprocess: Option<Preprocess>,
     tasks: BTreeMap<Task, TaskWeights>,
     sha256: String,
+    /// Of a file in another basis than the published one.
+    pub(crate) way_back: Option<WayBack>,
     footprint: Footprint,
 }
 
@@ -134,7 +136,7 @@ fn synthetic_tokenizer(vocabulary: Vocabulary) -> Result<Tokenizer, String> {
 /// How pictures are made ready for the vision tower, if there is one.
 ///
 /// *Errors*: one line that says what is wrong.
-fn preprocess(config: &Config) -> Result<Option<Preprocess>, String> {
+pub(super) fn preprocess(config: &Config) -> Result<Option<Preprocess>, String> {
     let Some(v) = &config.vision else { return Ok(None) };
     let preprocess = Preprocess::new(&serde_json::to_vec(&v.preprocessor).unwrap_or_default())?;
     if preprocess.crop as usize != v.image {
@@ -241,7 +243,7 @@ impl Model {
         let config = &header.config;
         let whole = match source {
             Source::File(container) => container.tensors().values().map(|t| t.bytes).sum(),
-            Source::Synthetic | Source::Planned => {
+            Source::Synthetic | Source::Planned | Source::Memory(_) => {
                 config.tensors().iter().flat_map(|s| s.layouts(&header.recipe)).map(|l| l.bytes()).sum::<u64>()
             }
         };
@@ -279,11 +281,15 @@ impl Model {
             tasks.insert(*task, TaskWeights { adapted, projector, rows, decoder });
         }
         loader.verify_rest()?;
+        let way_back = match source {
+            Source::File(container) => WayBack::read(container, config)?,
+            _ => None,
+        };
         options.report(1.0, "ready")?;
         if !gpu.is_imagined() {
             log::info!("model {sha256}: {} MB on the device", footprint.total() >> 20);
         }
-        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, footprint }))
+        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, way_back, footprint }))
     }
 
     /// What the model says of itself.
@@ -373,8 +379,28 @@ impl Model {
     ///
     /// *Errors*: [`Error::Input`] if this model takes none.
     pub fn picture(&self, picture: &RgbPicture) -> Result<Picture> {
-        let pixel_values = self.preprocess()?.run(picture);
-        let id = Sha256::digest(bytemuck::cast_slice(&pixel_values)).into();
-        Ok(Picture { pixel_values, id })
+        Ok(Picture::new(self.preprocess()?.run(picture)))
     }
+}
+
+impl Picture {
+    pub(super) fn new(pixel_values: Vec<f32>) -> Self {
+        let id = Sha256::digest(bytemuck::cast_slice(&pixel_values)).into();
+        Picture { pixel_values, id }
+    }
+}
+
+/// A picture's patches, `[P + 1][cols]`. Row 0 is the class token's and stays zero. A patch is `[3][p][p]`, as the
+/// convolution's weights.
+pub(super) fn vision_patches(v: &Vision, cols: usize, picture: &Picture) -> Vec<f32> {
+    let side = v.image / v.patch;
+    let mut patches = vec![0.0; (side * side + 1) * cols];
+    for (i, row) in patches.chunks_exact_mut(cols).skip(1).enumerate() {
+        let (top, left) = (i / side * v.patch, i % side * v.patch);
+        for (j, value) in row.iter_mut().take(v.patch_inputs()).enumerate() {
+            let (channel, y, x) = (j / (v.patch * v.patch), j / v.patch % v.patch, j % v.patch);
+            *value = picture.pixel_values[(channel * v.image + top + y) * v.image + left + x];
+        }
+    }
+    patches
 }

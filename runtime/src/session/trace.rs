@@ -31,6 +31,13 @@ impl Tensor {
         Tensor { shape, values: Values::F32(values) }
     }
 
+    fn with_rows(&mut self, change: impl FnOnce(&mut [f32], usize)) {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        if let Values::F32(values) = &mut self.values {
+            change(values, cols);
+        }
+    }
+
     /// The values, if they are f32.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.values {
@@ -99,6 +106,11 @@ impl Session {
             .into_iter()
             .map(|(name, (values, cols))| (name, Tensor::f32(vec![values.len() / cols, cols], values)))
             .collect();
+        if let Some(way_back) = &self.model.way_back {
+            for (name, tensor) in &mut tensors {
+                tensor.with_rows(|values, cols| way_back.stage(name, values, cols));
+            }
+        }
         // Only the last chunk's logits decide anything.
         tensors.remove("logits");
         let vector = |values: Vec<f32>| Tensor::f32(vec![values.len()], values);
