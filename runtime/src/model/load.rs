@@ -14,8 +14,8 @@ use std::ops::Range;
 
 /// Of what is in memory already, handed on at a time.
 const PIECE_BYTES: usize = 4 << 20;
-/// A shard has at most this much in one binding, whatever the device would allow.
-const SHARD_BYTES: u64 = 128 << 20;
+/// A shard has at most this much in one binding: what WebGPU promises of a buffer, whatever the device would allow.
+const SHARD_BYTES: u64 = 256 << 20;
 
 /// What a model file says of itself, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -215,9 +215,10 @@ impl<'a> Loader<'a> {
     }
 
     fn shards(&self, rows: usize, row_bytes: u64) -> Vec<Shard> {
-        let most = self.gpu.facts().storage_binding_bytes.min(SHARD_BYTES);
+        let facts = self.gpu.facts();
+        let most = facts.storage_binding_bytes.min(facts.buffer_bytes).min(SHARD_BYTES);
         // A matrix times a vector takes a workgroup for 32 rows.
-        let most_rows = self.gpu.facts().groups_per_axis as usize * 32;
+        let most_rows = facts.groups_per_axis as usize * 32;
         let fit = ((most / row_bytes.max(1)).max(1) as usize).min(most_rows);
         // Kernels handle rows by the 32.
         let shard_rows = if fit > 32 { fit / 32 * 32 } else { fit };
