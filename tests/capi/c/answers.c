@@ -128,7 +128,7 @@ void answers(void)
     CHECK(strcmp(stream.text, GOLDEN_ANSWER) == 0);
     OK(hgpt_session_stats(session, &stats));
     CHECK(stats.finish == HGPT_FINISH_STOP && stats.prompt_tokens == GOLDEN_PROMPT_TOKENS);
-    CHECK(stats.answer_tokens == GOLDEN_TOKENS && stats.image_us < stats.prompt_us && stats.reused_tokens == 0);
+    CHECK(stats.answer_tokens == GOLDEN_TOKENS && stats.reused_tokens == 0);
     CHECK(stats.total_us >= stats.first_token_us && stats.first_token_us > 0 && stats.memory_peak > 0);
     CHECK(isnan(stats.mean_logprob) && isnan(stats.min_logprob));
     {
@@ -157,7 +157,7 @@ void answers(void)
     /* A follow-up: nothing is computed again. */
     expect(session, SECOND_QUESTION, NULL, SECOND_ANSWER);
     OK(hgpt_session_stats(session, &stats));
-    CHECK(stats.reused_tokens >= GOLDEN_PROMPT_TOKENS && stats.image_us < 1000);
+    CHECK(stats.reused_tokens >= GOLDEN_PROMPT_TOKENS);
 
     /* Again from the start, with the model's opinion of its tokens. */
     OK(hgpt_session_reset(session, 1));
