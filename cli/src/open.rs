@@ -93,9 +93,7 @@ pub fn kv_for(on: &On, header: &Header, profile: &Profile) -> KvFormat {
         Some(Kv::F16) => KvFormat::F16,
         Some(Kv::Q8) => KvFormat::Q8,
         Some(Kv::F32) => KvFormat::F32,
-        // Heads that q8 cannot hold.
-        None if !header.config.language.head_dim.is_multiple_of(KvFormat::GROUP) => KvFormat::F16,
-        None => profile.kv,
+        None => header.kv_for(profile),
     }
 }
 

@@ -45,8 +45,15 @@ pub fn meets(facts: &Facts, needs: &Needs) -> bool {
 
 /// The variant for `kernel` and what the data decides: the forced one if it fits, else the first of the profile's
 /// preferences that fits, else the first that fits. Only a forced one may be one that a known fault of the device speaks
-/// against. The last variant of a kernel needs only the WebGPU floor, so there always is one.
-pub fn select(kernel: &Kernel, data: &[Choice], facts: &Facts, profile: &Profile, forced: &Forced) -> &'static Variant {
+/// against, or that is not `sound`. The last variant of a kernel needs only the WebGPU floor, so there always is one.
+pub fn select(
+    kernel: &Kernel,
+    data: &[Choice],
+    facts: &Facts,
+    profile: &Profile,
+    forced: &Forced,
+    sound: impl Fn(&Variant) -> bool,
+) -> &'static Variant {
     let can = |v: &Variant| meets(facts, &v.needs) && v.takes(data);
     let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && can(v));
     let forced_name = forced.variants.iter().find(|(k, _)| k == kernel.name).map(|(_, v)| v.as_str());
@@ -57,7 +64,7 @@ pub fn select(kernel: &Kernel, data: &[Choice], facts: &Facts, profile: &Profile
     if forced.portable {
         return portable();
     }
-    let sound = |v: &Variant| !faults(facts).any(|fault| fault.avoids(kernel, v));
+    let sound = |v: &Variant| sound(v) && !faults(facts).any(|fault| fault.avoids(kernel, v));
     let preferred = profile.prefer.iter().filter(|(k, _)| *k == kernel.name);
     let preferred = preferred.filter_map(|(_, v)| fits(v)).find(|v| sound(v));
     preferred.or_else(|| kernel.variants.iter().find(|v| can(v) && sound(v))).unwrap_or_else(portable)
@@ -70,6 +77,10 @@ mod tests {
 
     /// Rounds what it multiplies: taken only where it is asked for.
     const ON_DEMAND: &str = "dp4a";
+
+    fn all(_: &Variant) -> bool {
+        true
+    }
 
     fn made_up() -> Vec<Facts> {
         let mut all = Vec::new();
@@ -89,7 +100,7 @@ mod tests {
         for facts in made_up() {
             let profile = profile(&facts, None).unwrap();
             for kernel in shaders::kernels() {
-                let variant = select(kernel, &[], &facts, profile, &Forced::default());
+                let variant = select(kernel, &[], &facts, profile, &Forced::default(), all);
                 assert!(meets(&facts, &variant.needs), "{} on {facts:?}", kernel.name);
             }
         }
@@ -101,7 +112,7 @@ mod tests {
             for variant in kernel.variants.iter().filter(|v| v.name != ON_DEMAND) {
                 let reached = made_up().iter().any(|facts| {
                     let profile = profile(facts, None).unwrap();
-                    select(kernel, &[], facts, profile, &Forced::default()).name == variant.name
+                    select(kernel, &[], facts, profile, &Forced::default(), all).name == variant.name
                 });
                 assert!(reached, "{} {} is never chosen", kernel.name, variant.name);
             }
@@ -128,9 +139,9 @@ mod tests {
     fn a_forced_variant_wins_where_it_fits() {
         let facts = Facts { kind: Kind::Cpu, ..Facts::floor() };
         let forced = Forced::parse("gemv=split_k").unwrap();
-        assert_eq!(select(&shaders::gemv::KERNEL, &[], &facts, &GENERIC, &forced).name, "split_k");
+        assert_eq!(select(&shaders::gemv::KERNEL, &[], &facts, &GENERIC, &forced, all).name, "split_k");
         let forced = Forced::parse("rmsnorm=subgroup").unwrap();
-        assert_eq!(select(&shaders::rmsnorm::KERNEL, &[], &facts, &GENERIC, &forced).name, "portable");
+        assert_eq!(select(&shaders::rmsnorm::KERNEL, &[], &facts, &GENERIC, &forced, all).name, "portable");
         assert!(Forced::parse("gemv=coop").unwrap_err().contains("split_k"));
         assert!(Forced::parse("nothing").is_err());
     }
@@ -142,7 +153,7 @@ mod tests {
         let chosen = |name: &str, forced: &str| {
             let facts = Facts { name: name.into(), ..pi.clone() };
             let forced = Forced::parse(forced).unwrap();
-            select(&shaders::rmsnorm::KERNEL, &[], &facts, &GENERIC, &forced).name
+            select(&shaders::rmsnorm::KERNEL, &[], &facts, &GENERIC, &forced, all).name
         };
         assert_eq!(chosen("V3D 7.1.7.0", ""), "portable");
         assert_eq!(chosen("V3D 7.1.7.0", "rmsnorm=subgroup"), "subgroup");
@@ -150,16 +161,30 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_that_is_not_sound_gives_way_to_the_next() {
+        let facts = Facts { subgroups: true, ..Facts::floor() };
+        let kernel = &shaders::rmsnorm::KERNEL;
+        let chosen = |wrong: &[&str], forced: &str| {
+            let forced = Forced::parse(forced).unwrap();
+            select(kernel, &[], &facts, &GENERIC, &forced, |v| !wrong.contains(&v.name)).name
+        };
+        assert_eq!(chosen(&[], ""), "subgroup");
+        assert_eq!(chosen(&["subgroup"], ""), "portable");
+        assert_eq!(chosen(&["subgroup", "portable"], ""), "portable");
+        assert_eq!(chosen(&["subgroup"], "rmsnorm=subgroup"), "subgroup");
+    }
+
+    #[test]
     fn data_that_a_variant_refuses_gets_another() {
         let kernel = &shaders::gemm::KERNEL;
         let forced = Forced::parse("gemm=dp4a").unwrap();
-        let chosen = |weights| select(kernel, &[("weights", weights)], &Facts::floor(), &GENERIC, &forced).name;
+        let chosen = |weights| select(kernel, &[("weights", weights)], &Facts::floor(), &GENERIC, &forced, all).name;
         assert_eq!([chosen("weights_q4"), chosen("weights_q8"), chosen("weights_f16")], ["dp4a", "dp4a", "tile"]);
     }
 
     #[test]
     fn cooperative_matrices_are_taken_where_there_are_any_of_the_right_kind() {
-        let gemm = |facts: &Facts| select(&shaders::gemm::KERNEL, &[], facts, &GENERIC, &Forced::default()).name;
+        let gemm = |facts: &Facts| select(&shaders::gemm::KERNEL, &[], facts, &GENERIC, &Forced::default(), all).name;
         let facts = |f16, subgroups, coop: &[u32]| Facts { f16, subgroups, coop: coop.to_vec(), ..Facts::floor() };
         assert_eq!(gemm(&facts(true, true, &[8, 16])), "coop16");
         assert_eq!(gemm(&facts(true, true, &[8])), "coop8");

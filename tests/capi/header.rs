@@ -83,8 +83,9 @@ fn tidy(text: &str) -> String {
                 tidy += &declaration(&whole.replace("( ", "(").replace("struct hgpt_", "hgpt_"));
                 tidy += "\n";
             }
-            _ => {
-                tidy += line;
+            trimmed => {
+                let callback = trimmed.starts_with("typedef") && trimmed.contains("(*");
+                tidy += &if callback { line.replace("struct hgpt_", "hgpt_") } else { line.to_string() };
                 tidy += "\n";
             }
         }

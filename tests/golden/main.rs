@@ -4,6 +4,7 @@
 mod generate;
 mod limits;
 mod pace;
+mod selftest;
 
 use runtime::gpu::{Gpu, Options};
 use runtime::image::decode;

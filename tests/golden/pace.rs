@@ -27,7 +27,7 @@ fn session(task: Task, pace: Pace) -> Session {
 }
 
 /// Ids of the golden answer, or as many as there were when it was cancelled.
-fn ask(session: &mut Session) -> Result<Vec<u32>> {
+pub fn ask(session: &mut Session) -> Result<Vec<u32>> {
     ask_with(session, None, &mut |_| {})
 }
 
@@ -45,7 +45,7 @@ fn ask_with(session: &mut Session, timeout: Option<Duration>, seen: &mut dyn FnM
     Ok(answer.tokens)
 }
 
-fn golden_answer() -> Vec<u32> {
+pub fn golden_answer() -> Vec<u32> {
     serde_json::from_value(Golden::read("comprehension").json["generated_ids"].clone()).expect("ids")
 }
 
@@ -339,7 +339,7 @@ fn m3(layers: usize) -> Header {
     Header::m3(layers, 32).expect("a header")
 }
 
-fn own_device() -> Gpu {
+pub fn own_device() -> Gpu {
     let device = std::env::var("HEALTHGPT_DEVICE").ok();
     Gpu::open(&Options { device, ..Default::default() }).expect("a device")
 }
@@ -453,24 +453,6 @@ fn opening_tells_how_far_it_is_and_can_be_ended() {
         }));
         assert_eq!(ended.err(), Some(Error::Cancelled));
     }
-}
-
-#[test]
-fn a_device_that_computes_wrongly_is_found_out() {
-    let gpu = own_device();
-    let open = OpenOptions { tasks: Task::ALL.to_vec(), on: Some(gpu.clone()), ..Default::default() };
-    let model = Model::open(tiny("q4"), &open).expect("the model");
-    assert_eq!(model.self_test(), Ok(()));
-    // A kernel of each kind: matrices, attention, norms, what moves data, pictures.
-    for kernel in ["gemv", "attention_decode", "rmsnorm", "embed", "argmax", "conv"] {
-        gpu.inject_fault(Some(kernel));
-        match model.self_test() {
-            Err(Error::Faulty { kernel: found, .. }) => assert!(found.starts_with(&format!("{kernel} ")), "{found}"),
-            other => panic!("{kernel}: {other:?}"),
-        }
-    }
-    gpu.inject_fault(None);
-    assert_eq!(model.self_test(), Ok(()));
 }
 
 #[test]

@@ -91,7 +91,8 @@ fn open(gigabytes: &str, model: &str) -> Result<Opened, String> {
         return Ok(Opened::new(&facts, profile.name));
     }
     let gpu = Options { no_more_than: Some(most), ..Default::default() };
-    let options = OpenOptions { tasks: Task::ALL.to_vec(), gpu, ..Default::default() };
+    // Nothing computes there.
+    let options = OpenOptions { tasks: Task::ALL.to_vec(), gpu, skip_self_test: true, ..Default::default() };
     let model = Model::open(Path::new(model), &options).map_err(|e| e.to_string())?;
     let mut sessions = Vec::new();
     let mut planned = 0;

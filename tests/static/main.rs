@@ -95,6 +95,9 @@ fn gate(folder: &Path, update: bool) -> Result<(), String> {
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         match table::difference(&committed, &now) {
             Difference::None => {}
+            Difference::Notes(lines) => {
+                println!("no kernel changed; other explanations or totals than in the table:\n{}", lines.join("\n"));
+            }
             Difference::OtherDrivers => {
                 println!("SKIPPED: comparing with the table, which other drivers wrote; the rules were checked");
             }

@@ -108,6 +108,8 @@ fn versions(table: &str) -> Option<&str> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Difference {
     None,
+    /// Lines of the explanations or totals, new as they are now: no kernel changed.
+    Notes(Vec<String>),
     /// Other drivers wrote the committed one, so a difference would say nothing of the kernels.
     OtherDrivers,
     /// Lines gone and lines new, each pair of one program and chip together.
@@ -122,10 +124,9 @@ pub fn difference(committed: &str, now: &str) -> Difference {
     if !committed.is_empty() && versions(committed) != versions(now) {
         return Difference::OtherDrivers;
     }
-    // Totals follow from the rest.
-    let body = |table: &'_ str| -> Vec<String> {
-        table.lines().filter(|l| !l.starts_with(['#', '='])).map(String::from).collect()
-    };
+    // Totals also count programs without naga's checks, which no device runs: they are for the reader.
+    let note = |line: &&str| line.starts_with(['#', '=']);
+    let body = |table: &'_ str| -> Vec<String> { table.lines().filter(|l| !note(l)).map(String::from).collect() };
     let key = |line: &str| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
     let (old, new) = (body(committed), body(now));
     let mut lines = Vec::new();
@@ -140,7 +141,8 @@ pub fn difference(committed: &str, now: &str) -> Difference {
     let gone = old.iter().filter(|o| !new.iter().any(|n| key(n) == key(o)));
     lines.extend(gone.map(|o| format!("- {o}")));
     if lines.is_empty() {
-        lines.push("only the explanations or totals differ".into());
+        let new = now.lines().filter(note).filter(|line| !committed.lines().any(|l| l == *line));
+        return Difference::Notes(new.map(String::from).collect());
     }
     Difference::Lines(lines)
 }
@@ -175,5 +177,12 @@ mod tests {
         assert_eq!(difference(&old, &old), Difference::None);
         assert_eq!(difference(&old, &table("Mesa 2", 900, &["gemv a q4"])), Difference::OtherDrivers);
         assert!(matches!(difference("", &old), Difference::Lines(_)));
+    }
+
+    #[test]
+    fn a_total_alone_is_a_note() {
+        let old = table("Mesa 1", 900, &["gemv a q4"]);
+        let new = format!("{old}= orin 1\n");
+        assert_eq!(difference(&old, &new), Difference::Notes(vec!["= orin 1".into()]));
     }
 }

@@ -7,13 +7,13 @@ use std::process::Command;
 pub fn run() -> Result {
     let commit = Command::new("git").current_dir(root()).args(["rev-parse", "HEAD"]).output();
     let commit = commit.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
-    let mut build = cargo(&["build", "--release", "-p", "healthgpt-capi"]);
+    let mut build = cargo(&["build", "--profile", "product", "-p", "healthgpt-capi"]);
     build.env("HEALTHGPT_COMMIT", commit.as_deref().unwrap_or("unknown").trim());
     step("building the library (5 minutes the first time)", &mut build)?;
     let to = root().join("target").join("dist");
     let _ = std::fs::remove_dir_all(&to);
     let parts = Parts::read(root(), &mut cargo(&[]), &host()?)?;
-    lay_out(root(), &root().join("target").join("release"), &to, parts.version())?;
+    lay_out(root(), &root().join("target").join("product"), &to, parts.version())?;
     let doc = to.join("share/doc/healthgpt");
     let write = |name: &str, text: String| {
         std::fs::write(doc.join(name), text).map_err(|e| format!("{}: {e}", doc.join(name).display()))

@@ -74,6 +74,9 @@ pub fn lay_out(root: &Path, built: &Path, to: &Path, version: &str) -> Result<()
     let examples = capi.join("examples");
     for entry in std::fs::read_dir(&examples).map_err(at(&examples))? {
         let path = entry.map_err(at(&examples))?.path();
+        if !path.is_file() {
+            continue;
+        }
         let name = path.file_name().unwrap_or_default();
         copy(&path, &to.join("share/healthgpt/examples").join(name))?;
     }

@@ -86,6 +86,10 @@ fn examine(args: &Doctor, report: &mut Report) -> Result {
         }
     };
     report.add(Finding::good(self_test(&gpu, args.model.as_deref().filter(|_| fits.is_ok()))?));
+    for variant in gpu.refused() {
+        let what = format!("kernel {variant} gives wrong answers on this driver and is not used; another is");
+        report.add(Finding::new(Grade::Note, what, "another version of the driver may be right, and faster"));
+    }
     fits
 }
 

@@ -329,6 +329,11 @@ HGPT_API hgpt_status hgpt_device_info_get(hgpt_runtime *runtime, uint32_t index,
 
 /** Ask the driver for a queue of low priority; hgpt_stats.low_priority_granted says whether there is one. */
 #define HGPT_MODEL_LOW_PRIORITY 1
+/**
+ * Trust the device: without this, opening has every kernel show a known answer, with hgpt_runtime_options.cache_dir once
+ * a driver. A kernel that fails gives way to another, and the log says so.
+ */
+#define HGPT_MODEL_NO_SELF_TEST 2
 
 /** Compiled kernels that no session uses; they are compiled again when they are needed. */
 #define HGPT_TRIM_KERNELS 1
@@ -710,7 +715,7 @@ typedef struct hgpt_stats {
     uint64_t gpu_us;
     /** The longest piece, likewise. */
     uint64_t longest_slice_us;
-    /** Device bytes that the model and all its sessions hold. */
+    /** Device bytes that the model and all its sessions hold: all is reserved beforehand, so there is no more in between. */
     uint64_t memory_peak;
     /** Mean of hgpt_token.logprob; NaN without HGPT_ASK_PROBABILITIES. No calibrated probability of being right. */
     float mean_logprob;
@@ -856,7 +861,7 @@ typedef struct hgpt_token {
  * Gets the tokens of an answer as they are chosen, on the thread that asked. Not 0 stops the answer, as
  * hgpt_session_cancel does. May come once more with the last token, for text that becomes whole only at the end.
  */
-typedef int32_t (*hgpt_token_fn)(void *user_data, const struct hgpt_token *token);
+typedef int32_t (*hgpt_token_fn)(void *user_data, const hgpt_token *token);
 
 /** How a question is answered. */
 typedef struct hgpt_ask_options {

@@ -27,6 +27,9 @@ pub const HGPT_TASK_GENERATE: u32 = 2;
 
 /// Ask the driver for a queue of low priority; hgpt_stats.low_priority_granted says whether there is one.
 pub const HGPT_MODEL_LOW_PRIORITY: u32 = 1;
+/// Trust the device: without this, opening has every kernel show a known answer, with hgpt_runtime_options.cache_dir once
+/// a driver. A kernel that fails gives way to another, and the log says so.
+pub const HGPT_MODEL_NO_SELF_TEST: u32 = 2;
 
 /// Is told how far something is, from 0 to 1, and what is being done: `stage` is an English word or two, valid until the
 /// callback returns. Runs on the thread that made the call. Not 0 stops.
@@ -439,7 +442,7 @@ fn bit(task: Task) -> u32 {
 
 /// What the caller's options mean for this file.
 pub(crate) fn open_options(runtime: &Runtime, options: &hgpt_model_options, header: &Header) -> Result<OpenOptions> {
-    only("flags", options.flags, HGPT_MODEL_LOW_PRIORITY)?;
+    only("flags", options.flags, HGPT_MODEL_LOW_PRIORITY | HGPT_MODEL_NO_SELF_TEST)?;
     let tasks = tasks(options.tasks, header)?;
     let expected_sha256 = match options.expected_sha256.is_null() {
         true => None,
@@ -462,6 +465,7 @@ pub(crate) fn open_options(runtime: &Runtime, options: &hgpt_model_options, head
             ..Default::default()
         },
         expected_sha256,
+        skip_self_test: options.flags & HGPT_MODEL_NO_SELF_TEST != 0,
         progress: options.progress.is_some().then(|| Arc::new(progress) as runtime::Progress),
         ..Default::default()
     })

@@ -107,7 +107,7 @@ pub struct hgpt_stats {
     pub gpu_us: u64,
     /// The longest piece, likewise.
     pub longest_slice_us: u64,
-    /// Device bytes that the model and all its sessions hold.
+    /// Device bytes that the model and all its sessions hold: all is reserved beforehand, so there is no more in between.
     pub memory_peak: u64,
     /// Mean of hgpt_token.logprob; NaN without HGPT_ASK_PROBABILITIES. No calibrated probability of being right.
     pub mean_logprob: f32,

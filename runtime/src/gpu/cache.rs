@@ -63,24 +63,24 @@ impl Cache {
         if *stored == Some(now) {
             return;
         }
-        match self.write(&[&now[..], &data].concat()) {
+        match write_whole(&self.file, &[&now[..], &data].concat()) {
             Ok(()) => log::debug!("{}: {} bytes of pipelines", self.file.display(), data.len()),
             Err(error) => log::debug!("{}: {error}", self.file.display()),
         }
         // A folder that cannot be written to is not tried again for the same data.
         *stored = Some(now);
     }
+}
 
-    /// All or nothing, whoever else writes the same file.
-    fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
-        if let Some(folder) = self.file.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let part = self.file.with_extension(format!("{}.part", std::process::id()));
-        let done = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, &self.file));
-        if done.is_err() {
-            let _ = std::fs::remove_file(&part);
-        }
-        done
+/// All or nothing, whoever else writes the same file.
+pub(super) fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
     }
+    let part = file.with_extension(format!("{}.part", std::process::id()));
+    let done = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, file));
+    if done.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    done
 }

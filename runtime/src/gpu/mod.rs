@@ -9,6 +9,7 @@ mod clock;
 mod memory;
 mod pipeline;
 mod probe;
+mod proofs;
 mod selftest;
 mod trusted;
 mod turns;
@@ -24,6 +25,7 @@ pub(crate) use upload::Upload;
 use crate::{Error, Result};
 use cache::Cache;
 use devices::{Facts, Forced, Profile};
+use proofs::Proofs;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -52,8 +54,8 @@ struct Inner {
     pipelines: Mutex<HashMap<String, Place>>,
     /// Pipelines of earlier processes.
     cache: Option<Cache>,
-    /// Whether a variant that must be proven gives the right answers here, by its pipeline.
-    proven: Mutex<HashMap<String, bool>>,
+    /// What kernels have shown here.
+    proofs: Proofs,
     /// Held while submitting and while polling. wgpu 30 panics if a wait times out just when another thread empties the
     /// queue (gfx-rs/wgpu pull request 9958).
     queue_turn: Turns,
@@ -78,7 +80,7 @@ impl Inner {
             fault: Arc::default(),
             pipelines: Mutex::default(),
             cache: None,
-            proven: Mutex::default(),
+            proofs: Proofs::default(),
             queue_turn: Turns::default(),
             allocated_bytes: Arc::default(),
             ceiling: None,
@@ -101,6 +103,7 @@ impl Gpu {
     /// *Errors*: [`Error::NoDevice`], [`Error::Input`] for an unknown profile or variant.
     pub fn open(options: &Options) -> Result<Self> {
         let opened = adapter::open(options)?;
+        let proofs = Proofs::open(options.cache_dir.as_deref(), &opened.facts);
         let fault = Arc::new(OnceLock::new());
         // Sticky: whatever goes wrong first is what the caller hears.
         let on_error = fault.clone();
@@ -121,6 +124,7 @@ impl Gpu {
             inner: Arc::new(Inner {
                 fault,
                 cache: opened.cache,
+                proofs,
                 ceiling: asked.or(allowed),
                 ..Inner::new(Some((opened.device, opened.queue)), opened.facts, opened.profile, opened.forced)
             }),
@@ -139,10 +143,11 @@ impl Gpu {
         Ok(Gpu { inner: Arc::new(Inner::new(None, facts, profile, forced)) })
     }
 
-    /// An imagined device like this one.
+    /// An imagined device like this one, on which the same variants are chosen.
     pub(crate) fn imagined_like_this(&self) -> Self {
-        let Inner { facts, profile, forced, .. } = &*self.inner;
-        Gpu { inner: Arc::new(Inner::new(None, facts.clone(), profile, forced.clone())) }
+        let Inner { facts, profile, forced, proofs, .. } = &*self.inner;
+        let inner = Inner::new(None, facts.clone(), profile, forced.clone());
+        Gpu { inner: Arc::new(Inner { proofs: Proofs::like(proofs), ..inner }) }
     }
 
     /// Whether it is only thought of.

@@ -3,7 +3,7 @@
 use super::cache::Cache;
 use super::{Gpu, Place};
 use crate::Result;
-use shaders::{Access, Binding, Case, Choice, Constant, Kernel, Variant};
+use shaders::{Access, Binding, Choice, Constant, Kernel, Variant};
 use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
@@ -38,53 +38,22 @@ impl Pipeline {
 }
 
 impl Gpu {
-    /// The variant that selection takes for this device and these data. One with cooperative matrices must first give the
-    /// right answers on this device: wgpu calls them experimental, and what its compiler writes leaves open whether
-    /// workgroup memory is seen across a barrier (gfx-rs/wgpu issue 8805). If it does not, the next best one is taken.
+    /// The variant that selection takes for this device and these data, but none that gave a wrong answer here. One with
+    /// cooperative matrices must first give the right answers even without a self-test: wgpu calls them experimental, and
+    /// what its compiler writes leaves open whether workgroup memory is seen across a barrier (gfx-rs/wgpu issue 8805). If
+    /// it does not, the next best one is taken.
     pub fn select(&self, kernel: &Kernel, imports: &[Choice], constants: &[Constant]) -> &'static Variant {
+        let refused = self.inner.proofs.refused();
         let mut facts = Cow::Borrowed(self.facts());
         loop {
-            let variant = devices::select(kernel, imports, &facts, self.profile(), &self.inner.forced);
+            let sound = |v: &Variant| !refused.contains(&(kernel.name, v.name));
+            let variant = devices::select(kernel, imports, &facts, self.profile(), &self.inner.forced, sound);
             let side = variant.needs.coop;
             if side == 0 || self.is_imagined() || self.is_proven(kernel, variant, imports, constants) {
                 return variant;
             }
             facts.to_mut().coop.retain(|s| *s != side);
         }
-    }
-
-    /// Whether a variant gives the known answers on this device, for the data given. Tried once.
-    fn is_proven(&self, kernel: &Kernel, variant: &Variant, imports: &[Choice], constants: &[Constant]) -> bool {
-        let key = pipeline_key(kernel, variant, imports, constants);
-        let mut proven = self.inner.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        *proven.entry(key).or_insert_with(|| match self.prove(kernel, variant, imports, constants) {
-            Ok(()) => true,
-            Err(why) => {
-                log::warn!("{} {} is not used on {}: {why}", kernel.name, variant.name, self.facts().name);
-                false
-            }
-        })
-    }
-
-    fn prove(
-        &self,
-        kernel: &Kernel,
-        variant: &Variant,
-        imports: &[Choice],
-        constants: &[Constant],
-    ) -> std::result::Result<(), String> {
-        let fits = |case: &Case| {
-            imports.iter().all(|i| case.imports.contains(i)) && constants.iter().all(|c| case.constants.contains(c))
-        };
-        let cases: Vec<Case> = (kernel.cases)().into_iter().filter(fits).collect();
-        if cases.is_empty() {
-            return Err(format!("no answer is known for {imports:?} {constants:?}"));
-        }
-        cases.iter().try_for_each(|case| match self.fault(kernel, variant, case) {
-            Ok(None) => Ok(()),
-            Ok(Some(fault)) => Err(fault),
-            Err(error) => Err(error.to_string()),
-        })
     }
 
     /// Every pipeline that has been asked for.
@@ -127,7 +96,7 @@ impl Gpu {
         imports: &[Choice],
         constants: &[Constant],
     ) -> Result<Arc<Pipeline>> {
-        let key = pipeline_key(kernel, variant, imports, constants);
+        let key = pipeline_key(kernel.name, variant.name, imports, constants);
         let place = {
             let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
             made.entry(key).or_default().clone()
@@ -141,6 +110,21 @@ impl Gpu {
         log::debug!("{}: variant {}, {imports:?} {constants:?}", kernel.name, variant.name);
         *place = Some(pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// The text of a variant.
+    ///
+    /// *Errors*: one line that says what does not compose.
+    pub(super) fn source(
+        &self,
+        kernel: &Kernel,
+        variant: &Variant,
+        imports: &[Choice],
+    ) -> std::result::Result<String, String> {
+        let source = shaders::compose(kernel, &[variant.imports, imports].concat())?;
+        #[cfg(feature = "faults")]
+        let source = self.with_fault(kernel, variant, source);
+        Ok(source)
     }
 
     fn compile(
@@ -160,14 +144,12 @@ impl Gpu {
             bindings,
             compiled,
         };
-        let imports = [variant.imports, imports].concat();
         let constants = [variant.constants, constants].concat();
         let label = format!("{} {}", kernel.name, variant.name);
         let unfit =
             |problem: String| self.unfit(&format!("kernel {label}"), "a driver that accepts it".into(), problem);
-        let source = shaders::compose(kernel, &imports).map_err(unfit)?;
-        #[cfg(feature = "faults")]
-        let source = self.with_fault(kernel, source);
+        let source = self.source(kernel, variant, imports).map_err(unfit)?;
+        let imports = [variant.imports, imports].concat();
         let bindings = kernel.all_bindings(&imports);
         let storage = bindings.iter().filter(|b| b.access != Access::Uniform).count();
         if storage > self.facts().storage_buffers as usize {
@@ -214,8 +196,8 @@ impl Gpu {
     }
 }
 
-fn pipeline_key(kernel: &Kernel, variant: &Variant, imports: &[Choice], constants: &[Constant]) -> String {
-    format!("{} {} {imports:?} {constants:?}", kernel.name, variant.name)
+pub(super) fn pipeline_key(kernel: &str, variant: &str, imports: &[Choice], constants: &[Constant]) -> String {
+    format!("{kernel} {variant} {imports:?} {constants:?}")
 }
 
 fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {

@@ -8,7 +8,8 @@ use crate::Result;
 use crate::file::{Container, Layout};
 use crate::gpu::{Buffer, Gpu, Upload, Usage};
 use crate::plan::{Biased, HLora, Matrix, Norm, Shard, Vector};
-use shaders::Format;
+use devices::Profile;
+use shaders::{Format, KvFormat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -42,6 +43,14 @@ impl Header {
             }
         }
         Ok(Header { config, recipe })
+    }
+
+    /// Format of the cache that a profile prefers, or f16 for heads that q8 cannot hold.
+    pub fn kv_for(&self, profile: &Profile) -> KvFormat {
+        match self.config.language.head_dim.is_multiple_of(KvFormat::GROUP) {
+            true => profile.kv,
+            false => KvFormat::F16,
+        }
     }
 
     /// Which of the tasks it has no part for, in a line.

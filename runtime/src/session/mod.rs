@@ -111,7 +111,8 @@ struct Buffers {
 impl Session {
     /// Plans a conversation and allocates all it needs.
     ///
-    /// *Errors*: [`Error::Input`] for a context beyond the model's; those of allocation.
+    /// *Errors*: [`Error::Input`] for a context beyond the model's; [`Error::Faulty`] if the device computes a kernel wrongly
+    /// that opening the model did not try; those of allocation.
     pub fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Self> {
         let gpu = &model.gpu;
         let config = &model.header.config;
@@ -127,6 +128,8 @@ impl Session {
             return Err(Error::Input { what: "context".into(), problem });
         }
         let task = model.task(options.task)?;
+        // For a format that opening did not know of.
+        model.settle(&options)?;
         let chunk = options.chunk.unwrap_or(gpu.profile().chunk).clamp(2, positions.min(MAX_CHUNK));
         let cache = KvCache::new(gpu, l, positions, options.kv)?;
         let rows = config.vision.as_ref().map_or(1, |v| v.patches());

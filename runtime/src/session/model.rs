@@ -37,6 +37,8 @@ pub struct OpenOptions {
     pub progress: Option<Progress>,
     /// What [`Model::sha256`] must be, as bytes.
     pub expected_sha256: Option<[u8; 32]>,
+    /// Trust the device: no kernel has to show a known answer before it is used.
+    pub skip_self_test: bool,
 }
 
 /// What a model file says of itself.
@@ -98,6 +100,7 @@ pub struct Model {
     /// Of a file in another basis than the published one.
     pub(crate) way_back: Option<WayBack>,
     footprint: Footprint,
+    is_trusting: bool,
 }
 
 /// A picture as the vision tower takes it.
@@ -241,6 +244,14 @@ impl Model {
         let wanted = options.wanted();
         let gpu = options.on.clone().map_or_else(|| Gpu::open(&options.gpu), Ok)?;
         let config = &header.config;
+        if !options.skip_self_test && !gpu.is_imagined() {
+            // Before anything is read, and while there is room.
+            let kv = header.kv_for(gpu.profile());
+            let sessions: Vec<_> =
+                wanted.iter().map(|task| SessionOptions { task: *task, kv, ..Default::default() }).collect();
+            let plan = |thought: &Gpu| sessions.iter().try_for_each(|s| Self::think_of(&header, thought, s));
+            gpu.settle(plan, || options.report(0.0, "self-test"))?;
+        }
         let whole = match source {
             Source::File(container) => container.tensors().values().map(|t| t.bytes).sum(),
             Source::Synthetic | Source::Planned | Source::Memory(_) => {
@@ -289,7 +300,27 @@ impl Model {
         if !gpu.is_imagined() {
             log::info!("model {sha256}: {} MB on the device", footprint.total() >> 20);
         }
-        Ok(Arc::new(Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, way_back, footprint }))
+        let is_trusting = options.skip_self_test || gpu.is_imagined();
+        let model =
+            Model { gpu, header, tokenizer, phi3, clip, preprocess, tasks, sha256, way_back, footprint, is_trusting };
+        Ok(Arc::new(model))
+    }
+
+    /// Has the kernel variants of a session show known answers, unless they have before; see [`Gpu::settle`].
+    pub(super) fn settle(&self, session: &SessionOptions) -> Result<()> {
+        match self.is_trusting {
+            true => Ok(()),
+            false => self.gpu.settle(|thought| Self::think_of(&self.header, thought, session), || Ok(())),
+        }
+    }
+
+    /// Plans a session on a device that is only thought of, as small as it can be: it has the same kernels.
+    fn think_of(header: &Header, thought: &Gpu, session: &SessionOptions) -> Result<()> {
+        let open = OpenOptions { tasks: vec![session.task], ..Default::default() };
+        let SessionOptions { task, kv, adapter, traced, .. } = *session;
+        let small = SessionOptions { task, kv, adapter, traced, context: Some(2), ..Default::default() };
+        Session::new(&Self::imagined(header, thought.clone(), &open)?, small)?;
+        Ok(())
     }
 
     /// What the model says of itself.
@@ -317,18 +348,16 @@ impl Model {
         self.footprint
     }
 
-    /// Checks the device: every kernel variant that sessions with this model use, on an input with a known answer.
+    /// Checks the device again: every kernel variant that sessions with this model use, on an input with a known answer.
+    /// Opening did so too, with this driver once.
     ///
     /// *Errors*: [`Error::Faulty`], those of the device.
     pub fn self_test(&self) -> Result<()> {
-        let imagined = self.gpu.imagined_like_this();
+        let thought = self.gpu.imagined_like_this();
         for task in self.tasks.keys() {
-            // As small as a session can be: it has the same kernels.
-            let options = SessionOptions { task: *task, context: Some(2), ..Default::default() };
-            let open = OpenOptions { tasks: vec![*task], ..Default::default() };
-            Session::new(&Self::imagined(&self.header, imagined.clone(), &open)?, options)?;
+            Self::think_of(&self.header, &thought, &SessionOptions { task: *task, ..Default::default() })?;
         }
-        self.gpu.self_test(&[&imagined, &self.gpu])
+        self.gpu.self_test(&[&thought, &self.gpu])
     }
 
     /// Gives back what can be made again: compiled kernels that no session uses.
