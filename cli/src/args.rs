@@ -71,7 +71,7 @@ pub struct On {
     /// Kernel variants to force: `portable`, or KERNEL=VARIANT, comma separated
     #[arg(long, hide = true, env = "HEALTHGPT_VARIANT")]
     pub variant: Option<String>,
-    /// Format of the KV cache [default: the profile's, mostly f16]
+    /// Format of the KV cache [default: the profile's: q8 on a GPU, f16 in software]
     #[arg(long, value_enum)]
     pub kv: Option<Kv>,
     /// Positions to plan for: prompt, picture and answer [default: the profile's, mostly 2048, and at most the model's]

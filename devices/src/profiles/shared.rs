@@ -3,7 +3,6 @@
 use super::{Ceiling, GENERIC, Profile};
 use crate::facts::vendor;
 use crate::{Facts, Kind};
-use shaders::KvFormat;
 
 /// Boards of 4 GB report less than this.
 const TINY_BYTES: u64 = 5 << 30;
@@ -37,7 +36,6 @@ pub const WEAK: Profile = Profile {
     slice_ms: 4,
     ceiling: Ceiling::PercentOfFree(60),
     context: 1280,
-    kv: KvFormat::Q8,
     ..GENERIC
 };
 
@@ -48,7 +46,6 @@ pub const TINY: Profile = Profile {
     chunk: 32,
     ceiling: Ceiling::Bytes(2_900_000_000),
     context: 1024,
-    kv: KvFormat::Q8,
     ..GENERIC
 };
 
@@ -57,7 +54,6 @@ pub const SMALL: Profile = Profile {
     name: "small-shared",
     matches: |facts| shared_bytes(facts).is_some_and(|bytes| bytes < SMALL_BYTES),
     ceiling: Ceiling::Bytes(4_500_000_000),
-    kv: KvFormat::Q8,
     ..GENERIC
 };
 

@@ -2,6 +2,7 @@
 
 use super::{Ceiling, GENERIC, Profile};
 use crate::Kind;
+use shaders::KvFormat;
 
 /// A software device: loads cost, arithmetic does not, barriers are expensive. For tests and for want of better.
 pub const SOFTWARE: Profile = Profile {
@@ -19,5 +20,7 @@ pub const SOFTWARE: Profile = Profile {
     chunk: 64,
     workgroups: 1,
     ceiling: Ceiling::Unlimited,
+    // Bytes do not count there.
+    kv: KvFormat::F16,
     ..GENERIC
 };

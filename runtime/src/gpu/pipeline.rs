@@ -49,7 +49,12 @@ impl Gpu {
             let sound = |v: &Variant| !refused.contains(&(kernel.name, v.name));
             let variant = devices::select(kernel, imports, &facts, self.profile(), &self.inner.forced, sound);
             let side = variant.needs.coop;
-            if side == 0 || self.is_imagined() || self.is_proven(kernel, variant, imports, constants) {
+            let proven = || match self.is_imagined() {
+                // Taken on trust where it is not known to be wrong.
+                true => sound(variant),
+                false => self.is_proven(kernel, variant, imports, constants),
+            };
+            if side == 0 || proven() {
                 return variant;
             }
             facts.to_mut().coop.retain(|s| *s != side);

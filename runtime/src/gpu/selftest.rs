@@ -73,13 +73,16 @@ impl Gpu {
         plan: impl Fn(&Gpu) -> Result<()>,
         mut testing: impl FnMut() -> Result<()>,
     ) -> Result<()> {
-        loop {
+        let proofs = &self.inner.proofs;
+        let mut refused = None;
+        // Until nothing new is refused.
+        while refused != Some(proofs.refused()) {
+            refused = Some(proofs.refused());
             let thought = self.imagined_like_this();
             plan(&thought)?;
             let unknown: Vec<_> = thought.pipelines().into_iter().filter(|p| !self.has_shown(p)).collect();
             if unknown.is_empty() {
-                self.inner.proofs.save();
-                return Ok(());
+                break;
             }
             testing()?;
             let (coop, others): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|p| p.coop);
@@ -88,7 +91,7 @@ impl Gpu {
                 let Some((kernel, variant)) = find(named) else { continue };
                 let (imports, constants) = &pipeline.data;
                 if !self.is_proven(kernel, variant, imports, constants) {
-                    self.inner.proofs.refuse(named);
+                    proofs.refuse(named);
                 }
             }
             for trial in trials(&others) {
@@ -104,11 +107,13 @@ impl Gpu {
                 };
                 let named = (trial.kernel.name, trial.variant.name);
                 log::warn!("{} {} is not used on {}: {problem}", named.0, named.1, self.facts().name);
-                if !self.inner.proofs.refuse(named) {
+                if !proofs.refuse(named) {
                     return Err(self.faulty(named.0, named.1, problem));
                 }
             }
         }
+        proofs.save();
+        Ok(())
     }
 
     /// Variants that gave a wrong answer here and are not used, as `kernel variant`.
@@ -179,11 +184,17 @@ impl Gpu {
         let (imports, constants) = &pipeline.data;
         let key = pipeline_key(pipeline.kernel, pipeline.variant, imports, constants);
         let mut shown = self.inner.proofs.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        *shown.get(&key).unwrap_or(&false)
-            || find((pipeline.kernel, pipeline.variant)).is_some_and(|(kernel, variant)| {
-                let right = self.inner.proofs.was_right(&self.program(kernel, variant, imports, constants));
-                right && shown.insert(key, true).is_none_or(|_| true)
-            })
+        if let Some(known) = shown.get(&key) {
+            return *known;
+        }
+        let found = find((pipeline.kernel, pipeline.variant));
+        let right = found.is_some_and(|(kernel, variant)| {
+            self.inner.proofs.was_right(&self.program(kernel, variant, imports, constants))
+        });
+        if right {
+            shown.insert(key, true);
+        }
+        right
     }
 
     fn note(&self, pipeline: &Pipeline) {
