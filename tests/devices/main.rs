@@ -65,6 +65,13 @@ fn page() -> String {
     for device in catalogue() {
         let _ = writeln!(text, "{}", row(&device));
     }
+    text.push_str(SIZES);
+    // A board of 4 GB: what is planned differs by some MB with the profile's chunk.
+    let board = catalogue().into_iter().find(|d| d.profile == "tiny-shared").expect("a small board");
+    for plan in Use::ALL {
+        let bytes = |recipe| gigabytes(plan.bytes(&header(recipe), &board.facts).expect("a plan"));
+        let _ = writeln!(text, "| {plan} | {} | {} |", bytes("q4"), bytes("compact"));
+    }
     text.push_str(TAIL);
     text
 }
@@ -86,6 +93,15 @@ bandwidth; `healthgpt bench` measures the model.
 
 | device | profile | may take | fits | planned | limit, tokens/s |
 | --- | --- | --- | --- | --- | --- |
+";
+
+const SIZES: &str = "
+## What a configuration takes
+
+On a board of 4 GB, whose prompts are computed in chunks of 32. Questions about pictures with 1,024 positions are to stay below 3.2.
+
+| configuration | `q4` | compact |
+| --- | --- | --- |
 ";
 
 const TAIL: &str = "
