@@ -1,6 +1,6 @@
 //! How long submissions are at several paces, what that costs, and how soon a cancel and a pause are obeyed:
 //! `cargo xtask bench-pace`. HealthGPT-M3's dimensions with few layers and made-up weights, or `HEALTHGPT_MODEL=FILE`.
-//! `PACE_LAYERS` (2), `PACE_PROMPT` (128 tokens) and `PACE_ROUNDS` (200) make it shorter or longer.
+//! `PACE_LAYERS` (2), `PACE_PROMPT` (128 tokens) and `PACE_ROUNDS` (200) make it shorter or longer, `PACE_SLICE=unlimited` is that pace only.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use runtime::model::Header;
@@ -58,7 +58,8 @@ fn main() {
     let layers = model.header().config.language.layers;
     let clock = if facts.timestamps { "device's" } else { "host's" };
     println!("{}, {} {}; {layers} layers, {clock} clock", facts.name, facts.driver, facts.driver_info);
-    for (name, slice) in PACES {
+    let only = std::env::var("PACE_SLICE").ok();
+    for (name, slice) in PACES.into_iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name)) {
         let control = Control::new();
         control.set_pace(Pace { slice, gap: Duration::ZERO });
         let options = SessionOptions { control: control.clone(), ..Default::default() };
