@@ -44,8 +44,8 @@ pub fn meets(facts: &Facts, needs: &Needs) -> bool {
 }
 
 /// The variant for `kernel` and what the data decides: the forced one if it fits, else the first of the profile's
-/// preferences that fits, else the first that fits. Only a forced one may be one that a known fault of the device speaks
-/// against, or that is not `sound`. The last variant of a kernel needs only the WebGPU floor, so there always is one.
+/// preferences that fits, else the first that fits, of those that are `sound`. Only a forced one may be one that a known
+/// fault of the device speaks against. The last variant of a kernel needs only the WebGPU floor, so there always is one.
 pub fn select(
     kernel: &Kernel,
     data: &[Choice],
@@ -54,7 +54,7 @@ pub fn select(
     forced: &Forced,
     sound: impl Fn(&Variant) -> bool,
 ) -> &'static Variant {
-    let can = |v: &Variant| meets(facts, &v.needs) && v.takes(data);
+    let can = |v: &Variant| meets(facts, &v.needs) && v.takes(data) && sound(v);
     let fits = |name: &str| kernel.variants.iter().find(|v| v.name == name && can(v));
     let forced_name = forced.variants.iter().find(|(k, _)| k == kernel.name).map(|(_, v)| v.as_str());
     if let Some(variant) = forced_name.and_then(fits) {
@@ -64,10 +64,10 @@ pub fn select(
     if forced.portable {
         return portable();
     }
-    let sound = |v: &Variant| sound(v) && !faults(facts).any(|fault| fault.avoids(kernel, v));
+    let advised = |v: &Variant| !faults(facts).any(|fault| fault.avoids(kernel, v));
     let preferred = profile.prefer.iter().filter(|(k, _)| *k == kernel.name);
-    let preferred = preferred.filter_map(|(_, v)| fits(v)).find(|v| sound(v));
-    preferred.or_else(|| kernel.variants.iter().find(|v| can(v) && sound(v))).unwrap_or_else(portable)
+    let preferred = preferred.filter_map(|(_, v)| fits(v)).find(|v| advised(v));
+    preferred.or_else(|| kernel.variants.iter().find(|v| can(v) && advised(v))).unwrap_or_else(portable)
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(chosen(&[], ""), "subgroup");
         assert_eq!(chosen(&["subgroup"], ""), "portable");
         assert_eq!(chosen(&["subgroup", "portable"], ""), "portable");
-        assert_eq!(chosen(&["subgroup"], "rmsnorm=subgroup"), "subgroup");
+        assert_eq!(chosen(&["subgroup"], "rmsnorm=subgroup"), "portable");
     }
 
     #[test]

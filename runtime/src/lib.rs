@@ -3,6 +3,7 @@
 mod error;
 pub mod file;
 pub mod gpu;
+mod hex;
 pub mod image;
 pub mod model;
 mod plan;
@@ -11,6 +12,7 @@ pub mod text;
 pub mod thread;
 
 pub use error::{Error, Result};
+pub(crate) use hex::hex;
 pub use plan::{Control, Pace, Submission, Submissions};
 pub use session::{
     Answer, By, Draw, Finish, Footprint, Generated, Grid, Inside, Judged, KernelTime, Kernels, Layerwise, LoadedHead,

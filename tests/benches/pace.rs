@@ -1,6 +1,7 @@
 //! How long submissions are at several paces, what that costs, and how soon a cancel and a pause are obeyed:
 //! `cargo xtask bench-pace`. HealthGPT-M3's dimensions with few layers and made-up weights, or `HEALTHGPT_MODEL=FILE`.
-//! `PACE_LAYERS` (2), `PACE_PROMPT` (128 tokens) and `PACE_ROUNDS` (200) make it shorter or longer, `PACE_SLICE=unlimited` is that pace only.
+//! `PACE_LAYERS` (2), `PACE_PROMPT` (128 tokens) and `PACE_ROUNDS` (200) make it shorter or longer;
+//! `PACE_SLICE` takes one of the paces only ("4 ms", "16 ms", "unlimited").
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use runtime::model::Header;

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_report_names_nobody() {
-        let text = anonymous("driver /home/meier/icd.json, model /home/meier/m.safetensors", Some("/home/meier/"));
+        let text = anonymous("driver /people/anna/icd.json, model /people/anna/m.safetensors", Some("/people/anna/"));
         assert_eq!(text, "driver ~/icd.json, model ~/m.safetensors");
         assert_eq!(anonymous("/usr/lib", Some("/")), "/usr/lib");
     }

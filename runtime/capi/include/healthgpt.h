@@ -95,7 +95,7 @@ typedef int32_t hgpt_status;
 #define HGPT_ERROR_DEVICE_LOST 22
 /** Device memory, or the given budget, does not suffice. */
 #define HGPT_ERROR_OUT_OF_MEMORY 23
-/** The device computes wrongly (hgpt_model_self_test). */
+/** The device computes wrongly: opening a model, or hgpt_model_self_test, found it out. */
 #define HGPT_ERROR_DEVICE_FAULTY 24
 /** A file is not there or cannot be read. */
 #define HGPT_ERROR_IO 30

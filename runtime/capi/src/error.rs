@@ -32,7 +32,7 @@ pub const HGPT_ERROR_DEVICE_UNFIT: hgpt_status = 21;
 pub const HGPT_ERROR_DEVICE_LOST: hgpt_status = 22;
 /// Device memory, or the given budget, does not suffice.
 pub const HGPT_ERROR_OUT_OF_MEMORY: hgpt_status = 23;
-/// The device computes wrongly (hgpt_model_self_test).
+/// The device computes wrongly: opening a model, or hgpt_model_self_test, found it out.
 pub const HGPT_ERROR_DEVICE_FAULTY: hgpt_status = 24;
 /// A file is not there or cannot be read.
 pub const HGPT_ERROR_IO: hgpt_status = 30;

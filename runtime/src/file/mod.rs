@@ -13,8 +13,3 @@ pub use writer::{Layout, Writer};
 pub const FORMAT: &str = "healthgpt";
 /// Value of the metadata key `version`: files of another version are refused.
 pub const VERSION: &str = "1";
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}

@@ -1,7 +1,7 @@
 //! Reading a model file.
 
-use super::{FORMAT, VERSION, hex};
-use crate::{Error, Result, thread};
+use super::{FORMAT, VERSION};
+use crate::{Error, Result, hex, thread};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};

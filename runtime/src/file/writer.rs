@@ -1,6 +1,7 @@
 //! Writing a model file: sizes are known beforehand, so data streams to disk; hashes are filled in at the end.
 
-use super::{FORMAT, VERSION, hex};
+use super::{FORMAT, VERSION};
+use crate::hex;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

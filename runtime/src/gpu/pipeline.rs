@@ -4,8 +4,23 @@ use super::cache::Cache;
 use super::{Gpu, Place};
 use crate::Result;
 use shaders::{Access, Binding, Choice, Constant, Kernel, Variant};
-use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
+
+/// What a pipeline is made of: a variant, with the imports and constants that the data decides.
+#[derive(Clone, Copy)]
+pub(super) struct Program<'a> {
+    pub kernel: &'a Kernel,
+    pub variant: &'a Variant,
+    pub imports: &'a [Choice],
+    pub constants: &'a [Constant],
+}
+
+impl Program<'_> {
+    /// Begins with the names of kernel and variant.
+    pub fn key(&self) -> String {
+        format!("{} {} {:?} {:?}", self.kernel.name, self.variant.name, self.imports, self.constants)
+    }
+}
 
 /// A compiled variant of a kernel.
 pub struct Pipeline {
@@ -26,6 +41,14 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// What it was made of; `None` for a kernel that is not one of [`shaders::kernels`].
+    pub(super) fn program(&self) -> Option<Program<'_>> {
+        let kernel = shaders::kernels().iter().find(|k| k.name == self.kernel)?;
+        let variant = kernel.variants.iter().find(|v| v.name == self.variant)?;
+        let (imports, constants) = &self.data;
+        Some(Program { kernel, variant, imports, constants })
+    }
+
     /// Whether it is one of a device that is open.
     pub(super) fn is_compiled(&self) -> bool {
         self.compiled.is_some()
@@ -38,26 +61,18 @@ impl Pipeline {
 }
 
 impl Gpu {
-    /// The variant that selection takes for this device and these data, but none that gave a wrong answer here. One with
+    /// The variant that selection takes for this device and these data, but none that is known to be wrong here. One with
     /// cooperative matrices must first give the right answers even without a self-test: wgpu calls them experimental, and
     /// what its compiler writes leaves open whether workgroup memory is seen across a barrier (gfx-rs/wgpu issue 8805). If
     /// it does not, the next best one is taken.
     pub fn select(&self, kernel: &Kernel, imports: &[Choice], constants: &[Constant]) -> &'static Variant {
-        let refused = self.inner.proofs.refused();
-        let mut facts = Cow::Borrowed(self.facts());
+        let sound = |variant: &Variant| !self.is_wrong(&Program { kernel, variant, imports, constants });
         loop {
-            let sound = |v: &Variant| !refused.contains(&(kernel.name, v.name));
-            let variant = devices::select(kernel, imports, &facts, self.profile(), &self.inner.forced, sound);
-            let side = variant.needs.coop;
-            let proven = || match self.is_imagined() {
-                // Taken on trust where it is not known to be wrong.
-                true => sound(variant),
-                false => self.is_proven(kernel, variant, imports, constants),
-            };
-            if side == 0 || proven() {
+            let variant = devices::select(kernel, imports, self.facts(), self.profile(), &self.inner.forced, sound);
+            let program = Program { kernel, variant, imports, constants };
+            if variant.needs.coop == 0 || self.is_imagined() || self.is_proven(&program) {
                 return variant;
             }
-            facts.to_mut().coop.retain(|s| *s != side);
         }
     }
 
@@ -101,44 +116,34 @@ impl Gpu {
         imports: &[Choice],
         constants: &[Constant],
     ) -> Result<Arc<Pipeline>> {
-        let key = pipeline_key(kernel.name, variant.name, imports, constants);
+        let program = Program { kernel, variant, imports, constants };
         let place = {
             let mut made = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-            made.entry(key).or_default().clone()
+            made.entry(program.key()).or_default().clone()
         };
         // Held while compiling, so that nobody compiles it twice; others compile meanwhile.
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = &*place {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(self.compile(kernel, variant, imports, constants)?);
+        let pipeline = Arc::new(self.compile(&program)?);
         log::debug!("{}: variant {}, {imports:?} {constants:?}", kernel.name, variant.name);
         *place = Some(pipeline.clone());
         Ok(pipeline)
     }
 
-    /// The text of a variant.
+    /// The text of a program.
     ///
     /// *Errors*: one line that says what does not compose.
-    pub(super) fn source(
-        &self,
-        kernel: &Kernel,
-        variant: &Variant,
-        imports: &[Choice],
-    ) -> std::result::Result<String, String> {
-        let source = shaders::compose(kernel, &[variant.imports, imports].concat())?;
+    pub(super) fn source(&self, program: &Program) -> std::result::Result<String, String> {
+        let source = shaders::compose(program.kernel, &[program.variant.imports, program.imports].concat())?;
         #[cfg(feature = "faults")]
-        let source = self.with_fault(kernel, variant, source);
+        let source = self.with_fault(program, source);
         Ok(source)
     }
 
-    fn compile(
-        &self,
-        kernel: &Kernel,
-        variant: &Variant,
-        imports: &[Choice],
-        constants: &[Constant],
-    ) -> Result<Pipeline> {
+    fn compile(&self, program: &Program) -> Result<Pipeline> {
+        let Program { kernel, variant, imports, constants } = *program;
         let data = (imports.to_vec(), constants.to_vec());
         let made = |constants, bindings, compiled| Pipeline {
             kernel: kernel.name,
@@ -153,7 +158,7 @@ impl Gpu {
         let label = format!("{} {}", kernel.name, variant.name);
         let unfit =
             |problem: String| self.unfit(&format!("kernel {label}"), "a driver that accepts it".into(), problem);
-        let source = self.source(kernel, variant, imports).map_err(unfit)?;
+        let source = self.source(program).map_err(unfit)?;
         let imports = [variant.imports, imports].concat();
         let bindings = kernel.all_bindings(&imports);
         let storage = bindings.iter().filter(|b| b.access != Access::Uniform).count();
@@ -199,10 +204,6 @@ impl Gpu {
         self.check()?;
         Ok(made(constants, bindings, Some((pipeline, layout))))
     }
-}
-
-pub(super) fn pipeline_key(kernel: &str, variant: &str, imports: &[Choice], constants: &[Constant]) -> String {
-    format!("{kernel} {variant} {imports:?} {constants:?}")
 }
 
 fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {

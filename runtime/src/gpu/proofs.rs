@@ -2,6 +2,7 @@
 //! driver. Never a reason to fail.
 
 use super::cache::write_whole;
+use crate::hex;
 use devices::Facts;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
@@ -11,15 +12,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Beyond this the file is begun anew: it holds what programs of the past wanted.
 const MOST: usize = 4096;
 
-/// A kernel and one of its variants.
-pub(super) type Named = (&'static str, &'static str);
+/// What a program has shown: that its answers are right, or what is wrong with them.
+pub(super) type Shown = Result<(), String>;
 
 #[derive(Default)]
 pub(super) struct Proofs {
-    /// By pipeline, whether it gives the known answers.
-    pub shown: Mutex<HashMap<String, bool>>,
-    /// Those that gave a wrong answer. They are chosen only by name.
-    refused: Mutex<BTreeSet<Named>>,
+    /// By the program's key.
+    shown: Mutex<HashMap<String, Shown>>,
     store: Option<Store>,
 }
 
@@ -33,13 +32,9 @@ struct Store {
 
 #[derive(Default)]
 struct Right {
-    /// Hashes of pipelines.
+    /// Hashes of programs.
     digests: BTreeSet<String>,
     is_new: bool,
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,24 +58,29 @@ impl Proofs {
         }
     }
 
-    /// What the file knows a pipeline by: its program.
-    fn digest(store: &Store, program: &str) -> String {
-        hex(&Sha256::digest(format!("{}\0{program}", store.who)))
+    /// What a program has shown here.
+    pub fn get(&self, key: &str) -> Option<Shown> {
+        lock(&self.shown).get(key).cloned()
     }
 
-    /// Whether a program was right in an earlier process, on this driver.
-    pub fn was_right(&self, program: &str) -> bool {
-        self.store.as_ref().is_some_and(|store| lock(&store.right).digests.contains(&Self::digest(store, program)))
-    }
-
-    /// Keeps that a program is right.
-    pub fn keep(&self, program: &str) {
+    /// Notes that a program was right in an earlier process on this driver, if it was; `text` decides what it computes.
+    pub fn recall(&self, key: &str, text: impl FnOnce() -> String) {
         let Some(store) = &self.store else { return };
-        let mut right = lock(&store.right);
-        if right.digests.len() >= MOST {
-            right.digests.clear();
+        if lock(&store.right).digests.contains(&store.digest(&text())) {
+            lock(&self.shown).insert(key.into(), Ok(()));
         }
-        right.is_new |= right.digests.insert(Self::digest(store, program));
+    }
+
+    /// Notes what a program has shown; what is right is kept.
+    pub fn note(&self, key: String, text: impl FnOnce() -> String, shown: Shown) {
+        if let Some(store) = self.store.as_ref().filter(|_| shown.is_ok()) {
+            let mut right = lock(&store.right);
+            if right.digests.len() >= MOST {
+                right.digests.clear();
+            }
+            right.is_new |= right.digests.insert(store.digest(&text()));
+        }
+        lock(&self.shown).insert(key, shown);
     }
 
     /// Writes the file if there is something new.
@@ -96,24 +96,31 @@ impl Proofs {
         }
     }
 
-    pub fn refused(&self) -> BTreeSet<Named> {
-        lock(&self.refused).clone()
+    /// Keys of the programs that are wrong here.
+    pub fn wrong(&self) -> Vec<String> {
+        lock(&self.shown).iter().filter(|(_, shown)| shown.is_err()).map(|(key, _)| key.clone()).collect()
     }
 
-    /// False if it was refused before.
-    pub fn refuse(&self, variant: Named) -> bool {
-        lock(&self.refused).insert(variant)
+    /// Whether a program is wrong here whose key begins so.
+    pub fn is_any_wrong(&self, begin: &str) -> bool {
+        lock(&self.shown).iter().any(|(key, shown)| shown.is_err() && key.starts_with(begin))
     }
 
     /// What is known of another, without its file.
     pub fn like(other: &Self) -> Self {
-        Proofs { refused: Mutex::new(other.refused()), ..Self::default() }
+        Proofs { shown: Mutex::new(lock(&other.shown).clone()), store: None }
     }
 
-    /// Forgets what is known of pipelines and kernels whose names begin so.
+    /// Forgets what is known of some kernels.
     #[cfg(feature = "faults")]
     pub fn forget(&self, kernels: &[&str]) {
-        lock(&self.shown).retain(|key, _| !kernels.iter().any(|k| key.starts_with(&format!("{k} "))));
-        lock(&self.refused).retain(|(kernel, _)| !kernels.contains(kernel));
+        lock(&self.shown).retain(|key, _| !kernels.iter().any(|kernel| key.starts_with(&format!("{kernel} "))));
+    }
+}
+
+impl Store {
+    /// What the file knows a program by.
+    fn digest(&self, text: &str) -> String {
+        hex(&Sha256::digest(format!("{}\0{text}", self.who)))
     }
 }

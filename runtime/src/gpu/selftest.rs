@@ -1,18 +1,19 @@
 //! Whether a device computes rightly: every kernel variant that is used, on an input with a known answer.
 
-use super::pipeline::pipeline_key;
+use super::pipeline::Program;
 use super::{Gpu, Pipeline};
 use crate::{Error, Result};
-use shaders::{Case, Choice, Constant, Kernel, Variant};
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use shaders::{Case, Kernel, Variant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// A case that stands for some pipelines: of those with a known answer, the one that is nearest to what the data decides
 /// there, and of several the smallest.
 struct Trial {
     kernel: &'static Kernel,
     variant: &'static Variant,
-    case: Case,
+    case: Rc<Case>,
     of: Vec<Arc<Pipeline>>,
 }
 
@@ -23,26 +24,21 @@ fn trials(pipelines: &[Arc<Pipeline>]) -> Vec<Trial> {
         if used.is_empty() {
             continue;
         }
-        let cases = (kernel.cases)();
+        let cases: Vec<Rc<Case>> = (kernel.cases)().into_iter().map(Rc::new).collect();
         let mut chosen: BTreeMap<(usize, usize), Vec<Arc<Pipeline>>> = BTreeMap::new();
         for pipeline in used {
             let Some(variant) = kernel.variants.iter().position(|v| v.name == pipeline.variant) else { continue };
             let able = cases.iter().enumerate().filter(|(_, case)| kernel.variants[variant].takes(&case.imports));
             if let Some((case, _)) = able.min_by_key(|(_, case)| (strangeness(pipeline, case), bytes(case))) {
-                chosen.entry((case, variant)).or_default().push(pipeline.clone());
+                chosen.entry((variant, case)).or_default().push(pipeline.clone());
             }
         }
-        for (i, case) in cases.into_iter().enumerate() {
-            let variants =
-                chosen.keys().filter(|(case, _)| *case == i).map(|(_, variant)| *variant).collect::<Vec<_>>();
-            // Rarely are there two: a case is not a thing to copy.
-            let mut case = Some(case);
-            for variant in variants {
-                let case = case.take().or_else(|| (kernel.cases)().into_iter().nth(i));
-                let of = chosen.remove(&(i, variant)).unwrap_or_default();
-                trials.extend(case.map(|case| Trial { kernel, variant: &kernel.variants[variant], case, of }));
-            }
-        }
+        trials.extend(chosen.into_iter().map(|((variant, case), of)| Trial {
+            kernel,
+            variant: &kernel.variants[variant],
+            case: cases[case].clone(),
+            of,
+        }));
     }
     trials
 }
@@ -64,35 +60,35 @@ impl Gpu {
     }
 
     /// Has every pipeline that `plan` asks for on a device like this one show a known answer here, unless it has before with
-    /// this driver. A variant that fails is not chosen any more, and `plan` asks for what comes next. `testing` is called
-    /// if anything is to be tested.
+    /// this driver. One that fails is not chosen any more, and `plan` asks for what comes next. `testing` is called if
+    /// anything is to be tested.
     ///
-    /// *Errors*: [`Error::Faulty`] if there is no other variant, those of `plan` and `testing`, those of the device.
+    /// *Errors*: [`Error::Faulty`] if nothing comes next, those of `plan` and `testing`, those of the device.
     pub(crate) fn settle(
         &self,
         plan: impl Fn(&Gpu) -> Result<()>,
         mut testing: impl FnMut() -> Result<()>,
     ) -> Result<()> {
-        let proofs = &self.inner.proofs;
-        let mut refused = None;
-        // Until nothing new is refused.
-        while refused != Some(proofs.refused()) {
-            refused = Some(proofs.refused());
+        // Each time round something is learned of a pipeline, and there are only so many.
+        loop {
             let thought = self.imagined_like_this();
             plan(&thought)?;
-            let unknown: Vec<_> = thought.pipelines().into_iter().filter(|p| !self.has_shown(p)).collect();
+            let mut unknown = Vec::new();
+            for pipeline in thought.pipelines() {
+                match pipeline.program().map(|program| self.shown(&program)) {
+                    Some(None) => unknown.push(pipeline),
+                    Some(Some(Err(problem))) => return Err(self.faulty(pipeline.kernel, pipeline.variant, problem)),
+                    Some(Some(Ok(()))) | None => {}
+                }
+            }
             if unknown.is_empty() {
-                break;
+                self.inner.proofs.save();
+                return Ok(());
             }
             testing()?;
             let (coop, others): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|p| p.coop);
-            for pipeline in coop {
-                let named = (pipeline.kernel, pipeline.variant);
-                let Some((kernel, variant)) = find(named) else { continue };
-                let (imports, constants) = &pipeline.data;
-                if !self.is_proven(kernel, variant, imports, constants) {
-                    proofs.refuse(named);
-                }
+            for program in coop.iter().filter_map(|p| p.program()) {
+                self.is_proven(&program);
             }
             for trial in trials(&others) {
                 let problem = match self.try_out(&trial) {
@@ -101,64 +97,47 @@ impl Gpu {
                     Err(error) => Some(error.to_string()),
                     Ok(problem) => problem,
                 };
-                let Some(problem) = problem else {
-                    trial.of.iter().for_each(|p| self.note(p));
-                    continue;
-                };
-                let named = (trial.kernel.name, trial.variant.name);
-                log::warn!("{} {} is not used on {}: {problem}", named.0, named.1, self.facts().name);
-                if !proofs.refuse(named) {
-                    return Err(self.faulty(named.0, named.1, problem));
+                for program in trial.of.iter().filter_map(|p| p.program()) {
+                    self.note(&program, problem.clone());
                 }
             }
+            // A kernel without any case that its variant takes.
+            for program in others.iter().filter_map(|p| p.program()).filter(|p| self.shown(p).is_none()) {
+                self.note(&program, Some("no answer is known".into()));
+            }
         }
-        proofs.save();
-        Ok(())
     }
 
     /// Variants that gave a wrong answer here and are not used, as `kernel variant`.
-    pub fn refused(&self) -> Vec<String> {
-        self.inner.proofs.refused().iter().map(|(kernel, variant)| format!("{kernel} {variant}")).collect()
+    pub fn refused(&self) -> BTreeSet<String> {
+        let names = |key: String| key.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        self.inner.proofs.wrong().into_iter().map(names).collect()
     }
 
-    /// Whether a variant gives every known answer for the data given. Tried once with a driver.
-    pub(super) fn is_proven(
-        &self,
-        kernel: &Kernel,
-        variant: &Variant,
-        imports: &[Choice],
-        constants: &[Constant],
-    ) -> bool {
-        let key = pipeline_key(kernel.name, variant.name, imports, constants);
-        // Held meanwhile, so that nobody tries it twice.
-        let mut shown = self.inner.proofs.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = shown.get(&key) {
-            return *known;
+    /// Whether a program is not to be chosen here. Cooperative matrices are proven for each kind of data; a wrong answer of
+    /// any other variant speaks against all of it, for some are chosen before the data is known.
+    pub(super) fn is_wrong(&self, program: &Program) -> bool {
+        let (kernel, variant) = (program.kernel.name, program.variant);
+        match variant.needs.coop {
+            0 => self.inner.proofs.is_any_wrong(&format!("{kernel} {} ", variant.name)),
+            _ => self.inner.proofs.is_any_wrong(&program.key()),
         }
-        let program = self.program(kernel, variant, imports, constants);
-        let right = self.inner.proofs.was_right(&program)
-            || match self.all_wrong(kernel, variant, imports, constants) {
-                None => true,
-                Some(why) => {
-                    log::warn!("{} {} is not used on {}: {why}", kernel.name, variant.name, self.facts().name);
-                    false
-                }
-            };
-        if right {
-            self.inner.proofs.keep(&program);
+    }
+
+    /// Whether a program gives every known answer for its data. Tried once with a driver.
+    pub(super) fn is_proven(&self, program: &Program) -> bool {
+        if let Some(shown) = self.shown(program) {
+            return shown.is_ok();
         }
-        shown.insert(key, right);
+        let problem = self.first_fault(program);
+        let right = problem.is_none();
+        self.note(program, problem);
         right
     }
 
-    /// What is wrong with the answers of every case that fits.
-    fn all_wrong(
-        &self,
-        kernel: &Kernel,
-        variant: &Variant,
-        imports: &[Choice],
-        constants: &[Constant],
-    ) -> Option<String> {
+    /// What is wrong with the answer of the first case that shows it, of all that fit.
+    fn first_fault(&self, program: &Program) -> Option<String> {
+        let Program { kernel, variant, imports, constants } = *program;
         let fits = |case: &Case| {
             imports.iter().all(|i| case.imports.contains(i)) && constants.iter().all(|c| case.constants.contains(c))
         };
@@ -179,43 +158,29 @@ impl Gpu {
         Error::Faulty { device: self.facts().name.clone(), kernel: format!("{kernel} {variant}"), problem }
     }
 
-    /// Whether a pipeline is known to be right.
-    fn has_shown(&self, pipeline: &Pipeline) -> bool {
-        let (imports, constants) = &pipeline.data;
-        let key = pipeline_key(pipeline.kernel, pipeline.variant, imports, constants);
-        let mut shown = self.inner.proofs.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = shown.get(&key) {
-            return *known;
-        }
-        let found = find((pipeline.kernel, pipeline.variant));
-        let right = found.is_some_and(|(kernel, variant)| {
-            self.inner.proofs.was_right(&self.program(kernel, variant, imports, constants))
-        });
-        if right {
-            shown.insert(key, true);
-        }
-        right
+    /// What a program has shown here, in this process or an earlier one.
+    fn shown(&self, program: &Program) -> Option<std::result::Result<(), String>> {
+        let (proofs, key) = (&self.inner.proofs, program.key());
+        proofs.get(&key).or_else(|| {
+            proofs.recall(&key, || self.text(program));
+            proofs.get(&key)
+        })
     }
 
-    fn note(&self, pipeline: &Pipeline) {
-        let (imports, constants) = &pipeline.data;
-        let key = pipeline_key(pipeline.kernel, pipeline.variant, imports, constants);
-        self.inner.proofs.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(key, true);
-        if let Some((kernel, variant)) = find((pipeline.kernel, pipeline.variant)) {
-            self.inner.proofs.keep(&self.program(kernel, variant, imports, constants));
+    fn note(&self, program: &Program, problem: Option<String>) {
+        if let Some(why) = &problem {
+            let device = &self.facts().name;
+            log::warn!("{} {} is not used on {device}: {why}", program.kernel.name, program.variant.name);
         }
+        self.inner.proofs.note(program.key(), || self.text(program), problem.map_or(Ok(()), Err));
     }
 
-    /// All that decides what a pipeline computes.
-    fn program(&self, kernel: &Kernel, variant: &Variant, imports: &[Choice], constants: &[Constant]) -> String {
-        let source = self.source(kernel, variant, imports).unwrap_or_else(|problem| problem);
+    /// All that decides what a program computes.
+    fn text(&self, program: &Program) -> String {
+        let Program { variant, constants, .. } = program;
+        let source = self.source(program).unwrap_or_else(|problem| problem);
         format!("{} {:?} {constants:?}\n{source}", variant.name, variant.constants)
     }
-}
-
-fn find((kernel, variant): (&str, &str)) -> Option<(&'static Kernel, &'static Variant)> {
-    let kernel = *shaders::kernels().iter().find(|k| k.name == kernel)?;
-    Some((kernel, kernel.variants.iter().find(|v| v.name == variant)?))
 }
 
 /// How many imports and constants of a pipeline a case has not.
@@ -233,8 +198,7 @@ fn bytes(case: &Case) -> usize {
 /// Wrong kernels, to see whether they are noticed. In test builds only.
 #[cfg(feature = "faults")]
 mod faults {
-    use super::Gpu;
-    use shaders::{Kernel, Variant};
+    use super::{Gpu, Program};
     use std::sync::PoisonError;
 
     impl Gpu {
@@ -250,10 +214,11 @@ mod faults {
             self.inner.proofs.forget(&concerned);
         }
 
-        pub(crate) fn with_fault(&self, kernel: &Kernel, variant: &Variant, source: String) -> String {
+        pub(in crate::gpu) fn with_fault(&self, program: &Program, source: String) -> String {
             let faulty = self.inner.faulty_kernel.lock().unwrap_or_else(PoisonError::into_inner);
-            let named = format!("{} {}", kernel.name, variant.name);
-            if faulty.as_deref().is_none_or(|faulty| faulty != kernel.name && faulty != named) {
+            let (kernel, variant) = (program.kernel.name, program.variant.name);
+            let named = format!("{kernel} {variant}");
+            if faulty.as_deref().is_none_or(|faulty| faulty != kernel && faulty != named) {
                 return source;
             }
             let (before, main) = source.split_once("fn main(").expect("a kernel has a main");

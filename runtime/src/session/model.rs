@@ -1,7 +1,7 @@
 //! An open model: weights on the device, shared by sessions.
 
 use super::{Footprint, Session, SessionOptions};
-use crate::file::{Container, hex};
+use crate::file::Container;
 use crate::gpu::{self, Gpu};
 use crate::image::{Preprocess, RgbPicture};
 use crate::model::clip::{Clip, Projector};
@@ -10,7 +10,7 @@ use crate::model::phi3::{Adapted, Phi3};
 use crate::model::vqgan::Decoder;
 use crate::model::{Config, Header, Task, Vision, Vocabulary, WayBack};
 use crate::text::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, hex};
 use devices::Facts;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -246,11 +246,12 @@ impl Model {
         let config = &header.config;
         if !options.skip_self_test && !gpu.is_imagined() {
             // Before anything is read, and while there is room.
-            let kv = header.kv_for(gpu.profile());
-            let sessions: Vec<_> =
-                wanted.iter().map(|task| SessionOptions { task: *task, kv, ..Default::default() }).collect();
-            let plan = |thought: &Gpu| sessions.iter().try_for_each(|s| Self::think_of(&header, thought, s));
-            gpu.settle(plan, || options.report(0.0, "self-test"))?;
+            for task in wanted {
+                let kv = header.kv_for(gpu.profile());
+                let session = SessionOptions { task: *task, kv, ..Default::default() };
+                let plan = |thought: &Gpu| Self::think_of(&header, thought, &session);
+                gpu.settle(plan, || options.report(0.0, "self-test"))?;
+            }
         }
         let whole = match source {
             Source::File(container) => container.tensors().values().map(|t| t.bytes).sum(),
