@@ -180,7 +180,6 @@ fn a_newcomers_program_is_clean_under_the_sanitizers() {
 }
 
 #[test]
-#[ignore = "takes minutes: the driver compiles its kernels inside of Valgrind"]
 fn a_newcomers_program_is_clean_under_valgrind() {
     let path = link(compiler("gcc").arg("-std=c11").args(["newcomer.c", "keep.c"].map(source)), "newcomer");
     newcomer(&mut valgrind(&path));

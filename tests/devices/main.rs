@@ -98,7 +98,8 @@ bandwidth; `healthgpt bench` measures the model.
 const SIZES: &str = "
 ## What a configuration takes
 
-On a board of 4 GB, whose prompts are computed in chunks of 32. Questions about pictures with 1,024 positions are to stay below 3.2.
+On a board of 4 GB, whose prompts are computed in chunks of 32. Questions about pictures with 1,024 positions are to stay
+below 3.2.
 
 | configuration | `q4` | compact |
 | --- | --- | --- |
