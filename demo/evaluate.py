@@ -188,13 +188,14 @@ def evaluate(model: HealthGpt, text: Text, n: int, per: int) -> dict[str, object
     return {
         "pictures": n, "questions": len(records), "held-out wordings": score(records), "topics": topics(records),
         "training wordings": score(ask_all(model, text, few, per, "train")), "strange wordings": score(ask_all(model, text, few, per, "strange")),
+        "a judge's wordings": score(judged := ask_all(model, text, seeds, per, "judge")), "topics of the judge": topics(judged),
         "on the pictures of the ablations": score([r for r in records if r.seed in few]),
         "adapter off": score(ask_all(model, text, few, per, adapter=False)),
         "uniform gates": with_uniform_gates(model, "ask", lambda: score(ask_all(model, text, few, per))),
         "drawing": drawn, "drawing, uniform gates": with_uniform_gates(model, "generate", lambda: draw_all(model, text, few[:32])[0]),
         "gates ask": gates(model, "ask", lambda: ask_all(model, text, few[:16], per)),
         "gates generate": gates(model, "generate", lambda: draw_all(model, text, few[:8])),
-        "wrong": [asdict(r) for r in records if r.points < 1][:40]}
+        "wrong": [asdict(r) for rs in (records, judged) for r in [r for r in rs if r.points < 1][:40]]}
 
 
 # ---------------------------------------------------------------- runtime

@@ -1,13 +1,17 @@
 """Questions about a phantom, in the style of VQA-RAD and SLAKE, with answers true by construction.
 
-A wording is a pattern: `(a|b|)` stands for one of its parts, drawn at random. Each topic has patterns to train on and
-others that are held out: no sentence that a held-out pattern gives is in the training set.
+A wording is a pattern: `(a|b|)` stands for one of its parts, drawn at random. Each topic has patterns to train on, here and
+from two writers in `wordings.json`, and three kinds that no training question takes: held-out patterns, strange ones, which are
+watched during training, and those of a judge, a third writer who saw none of the others.
 """
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,11 +19,11 @@ import numpy as np
 from phantoms import KINDS, SIZES, Lesion, Phantom
 
 Rng = np.random.Generator
-Wording = Literal["train", "held out", "strange"]
+Wording = Literal["train", "held out", "strange", "judge"]
 COUNTS = ("no", "one", "two")
 NAMES = {  # as a question may call a finding; the answer always uses the first
-    "cyst": ("cyst", "simple cyst", "fluid-filled cyst", "cystic lesion", "anechoic cyst", "fluid collection"),
-    "gallstone": ("gallstone", "stone", "gallbladder stone", "biliary stone", "calculus"),
+    "cyst": ("cyst", "simple cyst", "fluid-filled cyst", "cystic lesion", "anechoic cyst", "fluid collection", "cystic structure"),
+    "gallstone": ("gallstone", "stone", "gallbladder stone", "biliary stone", "calculus", "biliary calculus"),
     "hypoechoic mass": ("hypoechoic mass", "hypoechoic lesion", "hypoechoic nodule", "dark solid mass", "hypoechoic tumor", "hypoechoic solid mass"),
     "hyperechoic mass": ("hyperechoic mass", "hyperechoic lesion", "hyperechoic nodule", "bright solid mass", "echogenic mass", "hyperechoic tumor"),
 }
@@ -97,6 +101,10 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 ("Does IT lie deeper than LENGTH?", "Is IT at a depth of more than LENGTH?")),
     "at depth?": (("Is IT (LENGTH deep|about LENGTH deep)?", "Is IT (located |seen |)at a depth of (about |)LENGTH?", "Does IT lie (at|at about|in) (a depth of |)LENGTH( depth|)?", "Is the depth of IT (about |)LENGTH?", "Is IT LENGTH below the (skin|surface|probe)?"),
                   ("Does IT have a depth of LENGTH?",)),
+    "shallower?": (("Is IT (shallower|less deep|located less deep) than LENGTH?", "Does IT lie (less than|not as deep as|shallower than) LENGTH( deep|)?", "Is the depth of IT (less|smaller) than LENGTH?", "Is IT (closer to|nearer) the (surface|skin|probe) than LENGTH?", "Is IT above (a depth of |)LENGTH?"),
+                   ("Does IT lie shallower than LENGTH?", "Is IT at a depth of less than LENGTH?")),
+    "smaller?": (("Is IT smaller than LENGTH?", "Is IT (less|narrower) than LENGTH( in size| in diameter|)?", "Is the (size|diameter) of IT (less|smaller) than LENGTH?", "Does IT measure less than LENGTH?", "Is the (size|diameter) of IT (below|under) LENGTH?", "Is IT (below|under) LENGTH( in size| in diameter)?"),
+                 ("Does IT have a (size|diameter) of less than LENGTH?", "Is the diameter of IT less than LENGTH?")),
     "larger?": (("Is IT larger than LENGTH?", "Is IT (bigger|more|wider) than LENGTH( in size| in diameter|)?", "Is the (size|diameter) of IT (more|greater|larger) than LENGTH?", "Does IT measure more than LENGTH?", "Does the (size|diameter) of IT exceed LENGTH?", "Is IT greater than LENGTH( in size| in diameter|)?", "Does IT exceed LENGTH( in size| in diameter|)?"),
                 ("Does IT have a (size|diameter) of more than LENGTH?", "Is the diameter of IT more than LENGTH?")),
     "what": ((f"What (abnormality|lesion|finding|pathology|anomaly) is {_SEE}( {_IN}|)?", f"(What|Which) (kind|type|sort) of (lesion|abnormality|finding|pathology) is {_SEE}( {_IN}|)?", f"(What|Which) (kind|type|sort) of (lesion|abnormality|finding) is (this|it|there)?",
@@ -124,7 +132,7 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "modality?": ((f"Was MODALITY (used|applied) (here|to obtain the {_PIC}|for this)?", "Did MODALITY produce this image?", "Is MODALITY the (modality|technique)?", "Is this (image|picture|) MODALITY( image| scan|)?", "(Was|Is) this (image|picture) (taken|made|obtained|acquired) (by|with) MODALITY?", "Is the (imaging |)(modality|technique) MODALITY?"),
                   ("Was MODALITY used to take this image?",)),
 }
-# Written as other people might ask, with words and forms that no pattern above has; reported apart.
+# Written as other people might ask; watched during training.
 STRANGE: dict[str, tuple[str, ...]] = {
     "report": ("Walk me through this scan.", "Give your read.", "Findings please."),
     "abnormal": ("Spot anything out of the ordinary?", "Should I worry about a lesion here?", "Lesion, yes or no?"),
@@ -147,14 +155,35 @@ STRANGE: dict[str, tuple[str, ...]] = {
     "size": ("Size of IT?", "IT is how large?", "Diameter of IT in mm, please."),
     "range": ("Imaging depth?", "And the depth setting is?"),
 }
+# "train": two writers' patterns; "judge": the judge's.
+WRITTEN: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("wordings.json").read_text(encoding="utf-8"))
 _MODALITIES = ("CT", "MRI", "X-ray", "PET")
 # Topics whose answer needs a comparison of the question with the picture.
-COMPARED = frozenset(("side?", "at side?", "what side", "any side?", "kind side?", "at depth?", "deeper?", "where", "quality?"))
+COMPARED = frozenset(("side?", "at side?", "what side", "any side?", "kind side?", "at depth?", "deeper?", "shallower?", "where", "quality?"))
 SUFFIXES = ("",) * 8 + (" Answer briefly.", " Please answer.", " Answer the question.", " Be brief.")
 PREFIXES = ("",) * 10 + ("Please answer: ", "Question: ", "Doctor, ", "In your opinion, ", "Based on this image, ", "Looking at the scan, ", "In this image, ", "Please tell me: ", "Hello, ")
 # Words that a hasty user leaves out, and words that carry nothing: the question stays the same question.
 IDLE = frozenset("the this a an any there of in on is are does do you please be can here image picture scan".split())
 FILLERS = ("actually", "clearly", "possibly", "maybe", "really", "just", "perhaps", "currently", "exactly", "then", "also", "indeed", "now")
+
+
+def patterns(topic: str, wording: Wording) -> tuple[str, ...]:
+    match wording:
+        case "train":
+            return (*WORDINGS[topic][0], *WRITTEN["train"][topic])
+        case "held out":
+            return WORDINGS[topic][1]
+        case "strange":
+            return STRANGE.get(topic, ())
+        case "judge":
+            return tuple(WRITTEN["judge"][topic])
+
+
+@lru_cache
+def _kept_back() -> re.Pattern[str]:
+    """Every sentence that is not trained on, its slots still empty."""
+    kept = {p for topic in WORDINGS for wording in ("held out", "strange", "judge") for p in patterns(topic, wording)}
+    return re.compile("|".join(re.sub(r"[?.+*]", r"\\\g<0>", p) for p in sorted(kept)), re.IGNORECASE)
 
 
 def expand(pattern: str, rng: Rng) -> str:
@@ -190,7 +219,9 @@ def _named(p: Phantom, x: Lesion, rng: Rng, side: bool = True) -> str:
     """A finding as a question may call it, without doubt which is meant."""
     ways = []
     if len(p.lesions) == 1:
-        ways += [str(rng.choice(("the lesion", "the lesion", "the abnormality", "the finding", "the focal lesion", "this lesion", "this finding", "this abnormality", "it", "the anomaly"))), "KIND"]
+        ways += [str(rng.choice(("the lesion", "the lesion", "the abnormality", "the finding", "the focal lesion", "this lesion", "this finding", "this abnormality", "it", "the anomaly", "the focal finding", "the structure"))), "KIND"]
+        if x.kind.endswith("mass"):
+            ways.append(str(rng.choice(("the mass", "the solid mass", "the nodule", "the tumor"))))
     elif len({y.kind for y in p.lesions}) == 2:
         ways.append("KIND")
     if side and len(p.lesions) == 2:
@@ -278,13 +309,21 @@ def _candidates(p: Phantom, rng: Rng) -> list[tuple[str, Callable[[], tuple[dict
         n = x.depth_cm if rng.random() < 0.5 else max(1, x.depth_cm + int(rng.choice((-3, -2, 2, 3))))
         return {"IT": _named(p, x, rng), "LENGTH": f"{n} {rng.choice(('cm', 'cm', 'centimeters'))}"}, *yes(x.depth_cm == n)
 
+    def shallower() -> tuple[dict[str, str], str, str]:
+        n = max(2, x.depth_cm + int(rng.choice((-2, -1, 1, 2, 3))))
+        return {"IT": _named(p, x, rng), "LENGTH": f"{n} {rng.choice(('cm', 'cm', 'centimeters'))}"}, *yes(x.depth_cm < n)
+
+    def smaller() -> tuple[dict[str, str], str, str]:
+        n = int(rng.choice([s for s in SIZES if s != x.size_mm]))
+        return {"IT": _named(p, x, rng), "LENGTH": _length(n, rng)}, *yes(x.size_mm < n)
+
     def larger() -> tuple[dict[str, str], str, str]:
         n = int(rng.choice([s for s in SIZES if s != x.size_mm]))
         return {"IT": _named(p, x, rng), "LENGTH": _length(n, rng)}, *yes(x.size_mm > n)
 
     if not any(y.depth_cm == 2 for y in p.lesions):  # "deeper than 2" of one at 2 would be a tie
-        out += [("deeper?", deeper), ("deeper?", deeper)]
-    out += [("larger?", larger), ("at depth?", at_depth), ("at depth?", at_depth)]
+        out += [("deeper?", deeper), ("deeper?", deeper), ("shallower?", shallower)]
+    out += [("larger?", larger), ("smaller?", smaller), ("at depth?", at_depth), ("at depth?", at_depth)]
     if len(p.lesions) == 1 or len(kinds) == 2:
         place = {"IT": _named(p, x, rng, side=False)}
         side = str(rng.choice(("left", "right")))
@@ -309,7 +348,7 @@ def _candidates(p: Phantom, rng: Rng) -> list[tuple[str, Callable[[], tuple[dict
 
 def ask(p: Phantom, rng: Rng, n: int, wording: Wording = "train") -> list[Question]:
     """`n` questions about a phantom, of different topics as far as there are so many."""
-    pool = [c for c in _candidates(p, rng) if wording != "strange" or c[0] in STRANGE]
+    pool = [c for c in _candidates(p, rng) if patterns(c[0], wording)]
     chosen, seen = [], set[str]()
     # In training what must be compared comes up more often than what is soon learnt.
     weight = np.array([3.0 if wording == "train" and c[0] in COMPARED else 1.0 for c in pool])
@@ -323,8 +362,10 @@ def ask(p: Phantom, rng: Rng, n: int, wording: Wording = "train") -> list[Questi
 
 def _word(topic: str, fill: Callable[[], tuple[dict[str, str], str, str]], rng: Rng, wording: Wording) -> Question:
     slots, answer, sentence = fill()
-    patterns = STRANGE[topic] if wording == "strange" else WORDINGS[topic][wording == "held out"]
-    text = expand(str(rng.choice(patterns)), rng)
+    choice = patterns(topic, wording)
+    text = expand(str(rng.choice(choice)), rng)
+    while wording == "train" and _kept_back().fullmatch(text):
+        text = expand(str(rng.choice(choice)), rng)
     for slot, value in slots.items():
         text = re.sub(rf"\b{slot}\b", value, text)
     text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)

@@ -4,6 +4,7 @@
     python train.py                       # everything; run again after a kill: it goes on where it was
     python train.py --smoke --work /tmp/w --out /tmp/c   # every stage, a few steps each
     python train.py --stage vision        # one stage, in this process
+    python train.py --tune 2000           # goes on with the answers of a finished checkpoint, as when its wordings have grown
 
 Stages: vision (attribute labels), base (language model + projector, captions; and questions about written reports), ask
 (comprehension H-LoRA), vq (GumbelVQ), generate (generation H-LoRA + fusion rows). Each is a process with one thread that
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 import phantoms as P
 import questions as Q
-from checkpoint import export
+from checkpoint import export, load
 from model import SYSTEM, Adapter, Config, GumbelVq, HealthGpt, Projector, Text, normalise, to_vq, write_tokenizer
 
 NEEDS: dict[str, tuple[str, ...]] = {"vision": (), "vq": (), "base": ("vision",), "ask": ("base",), "generate": ("base", "vq")}
@@ -48,8 +49,9 @@ class Plan:
 
 FULL = Plan(48_000, 16_000, {"vision": 5400, "base": 2000, "ask": 3600, "vq": 1400, "generate": 1100}, 100, 400)
 SMOKE = Plan(512, 256, {"vision": 12, "base": 8, "ask": 8, "vq": 6, "generate": 6}, 5, 6)
-BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12}
-RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3}
+STAGES = (*NEEDS, "tune")
+BATCH = {"vision": 32, "base": 16, "ask": 16, "vq": 16, "generate": 12, "tune": 16}
+RATE = {"vision": 1e-3, "base": 1e-3, "ask": 2e-3, "vq": 1e-3, "generate": 2e-3, "tune": 1e-3}
 
 
 # ---------------------------------------------------------------- data
@@ -301,7 +303,7 @@ class Run:
     def modules(self, stage: str) -> dict[str, nn.Module]:
         """What a stage trains."""
         m = self.model
-        return {"vision": {"vision": m.vision, "heads": self.heads}, "vq": {"vq": m.vq}, "ask": {"ask": m.ask},
+        return {"vision": {"vision": m.vision, "heads": self.heads}, "vq": {"vq": m.vq}, "ask": {"ask": m.ask}, "tune": {"ask": m.ask},
                 "base": {"language": m.language, "base_projector": m.base_projector, "vision": m.vision},
                 "generate": {"generate": m.generate, "fusion": m.fusion}}[stage]
 
@@ -314,7 +316,7 @@ class Run:
 
     def load(self, stage: str) -> dict[str, object]:
         """Takes over what the stages before this one and this one have trained."""
-        for before in NEEDS[stage]:
+        for before in NEEDS.get(stage, ()):
             self.load(before)
         state = self._state(stage)
         for name, module in self.modules(stage).items():
@@ -335,7 +337,7 @@ class Run:
 
     def train(self, name: str, groups: list[dict[str, object]], loss: Callable[[int, np.random.Generator], tuple[Tensor, dict[str, float]]],
               watch: Callable[[], dict[str, float]], state: dict[str, object]) -> None:
-        index, step = list(NEEDS).index(name), int(state["step"])  # type: ignore[call-overload]
+        index, step = STAGES.index(name), int(state["step"])  # type: ignore[call-overload]
         steps, rate = self.plan.steps[name], RATE[name]
         for p in [*self.model.parameters(), *self.heads.parameters()]:
             p.requires_grad_(False)
@@ -402,8 +404,8 @@ def train_stage(stage: str, run: Run, plan: Plan, text: Text, data: Data, few: i
     elif stage == "base":
         run.train(stage, [parameters(model.language, model.base_projector), parameters(model.vision) | {"scale": 0.3}],
                   lambda step, rng: base_loss(model, text, data, pick(rng), rng, step), watch_caption(model, text, few), state)
-    elif stage == "ask":
-        if fresh:  # each task starts from the projector of the captions
+    elif stage in ("ask", "tune"):
+        if fresh and stage == "ask":  # each task starts from the projector of the captions
             model.ask.mm_projector.load_state_dict(model.base_projector.state_dict())
         run.train(stage, [parameters(model.ask)], lambda step, rng: ask_loss(model, text, data, pick(rng), rng),
                   lambda: watch_answers(model, text, few), state)
@@ -448,8 +450,9 @@ def main() -> None:
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--smoke", action="store_true", help="a few steps of every stage")
     ap.add_argument("--stage", choices=NEEDS, help="only this stage, in this process")
+    ap.add_argument("--tune", type=int, metavar="STEPS", help="go on with the answers of the checkpoint in --out")
     a = ap.parse_args()
-    torch.set_num_threads(1)  # two stages side by side use two cores better than two threads of one
+    torch.set_num_threads(a.threads if a.tune else 1)  # two stages side by side use two cores better than two threads of one
     plan = SMOKE if a.smoke else FULL
     a.work.mkdir(parents=True, exist_ok=True)
     c, start = Config(), time.perf_counter()
@@ -459,6 +462,12 @@ def main() -> None:
         write_tokenizer(a.out / "phi3", Q.corpus(np.random.default_rng(a.seed), 300 if a.smoke else 3000) + [SYSTEM] * 300, c.pieces)
     text = Text(a.out / "phi3")
     run = Run(a.work, plan, c, a.seed)
+    if a.tune:
+        run.model, _ = load(a.out)
+        plan.steps["tune"] = a.tune
+        train_stage("tune", run, plan, text, data, 16 if a.smoke else 100)
+        export(run.model, a.out)
+        return
     if a.stage:
         train_stage(a.stage, run, plan, text, data, 16 if a.smoke else 100)
         return
