@@ -158,8 +158,8 @@ STRANGE: dict[str, tuple[str, ...]] = {
 # "train": two writers' patterns; "judge": the judge's.
 WRITTEN: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("wordings.json").read_text(encoding="utf-8"))
 _MODALITIES = ("CT", "MRI", "X-ray", "PET")
-# Topics whose answer needs a comparison of the question with the picture.
-COMPARED = frozenset(("side?", "at side?", "what side", "any side?", "kind side?", "at depth?", "deeper?", "shallower?", "where", "quality?"))
+# Topics that come up more often in training: those whose answer needs a comparison of the question with the picture, and the longest.
+HARD = frozenset(("side?", "at side?", "what side", "any side?", "kind side?", "at depth?", "deeper?", "shallower?", "larger?", "smaller?", "where", "quality?", "report"))
 SUFFIXES = ("",) * 8 + (" Answer briefly.", " Please answer.", " Answer the question.", " Be brief.")
 PREFIXES = ("",) * 10 + ("Please answer: ", "Question: ", "Doctor, ", "In your opinion, ", "Based on this image, ", "Looking at the scan, ", "In this image, ", "Please tell me: ", "Hello, ")
 # Words that a hasty user leaves out, and words that carry nothing: the question stays the same question.
@@ -350,8 +350,7 @@ def ask(p: Phantom, rng: Rng, n: int, wording: Wording = "train") -> list[Questi
     """`n` questions about a phantom, of different topics as far as there are so many."""
     pool = [c for c in _candidates(p, rng) if patterns(c[0], wording)]
     chosen, seen = [], set[str]()
-    # In training what must be compared comes up more often than what is soon learnt.
-    weight = np.array([3.0 if wording == "train" and c[0] in COMPARED else 1.0 for c in pool])
+    weight = np.array([3.0 if wording == "train" and c[0] in HARD else 1.0 for c in pool])
     for at in np.argsort(-np.log(rng.random(len(pool))) / weight):
         topic = pool[at][0]
         if len(chosen) < n and topic not in seen:
