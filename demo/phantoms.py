@@ -243,6 +243,7 @@ def main() -> None:
     ap.add_argument("--export", type=Path)
     ap.add_argument("-n", type=int, default=20)
     ap.add_argument("--first", type=int, default=HELD_OUT, help="first seed")
+    ap.add_argument("--wording", choices=("train", "held out", "strange", "judge"), default="held out", help="of the exported questions")
     a = ap.parse_args()
     if a.sheet:
         cells = []
@@ -260,7 +261,7 @@ def main() -> None:
             for seed in range(a.first, a.first + a.n):
                 p, name = phantom(seed), f"{seed}.png"
                 Image.fromarray(colour(render(p))).save(a.export / name)
-                for q in ask(p, np.random.default_rng([seed, 9]), 6, "held out"):
+                for q in ask(p, np.random.default_rng([seed, 9]), 6, a.wording):
                     f.write(json.dumps({"image": name, "question": q.text, "answer": q.answer,
                                         "type": "closed" if q.closed else "open", "topic": q.topic}) + "\n")
 

@@ -4,7 +4,7 @@
     python train.py                       # everything; run again after a kill: it goes on where it was
     python train.py --smoke --work /tmp/w --out /tmp/c   # every stage, a few steps each
     python train.py --stage vision        # one stage, in this process
-    python train.py --tune 2000           # goes on with the answers of a finished checkpoint, as when its wordings have grown
+    python train.py --tune 3000           # goes on with the answers of a finished checkpoint, as when its wordings have grown
 
 Stages: vision (attribute labels), base (language model + projector, captions; and questions about written reports), ask
 (comprehension H-LoRA), vq (GumbelVQ), generate (generation H-LoRA + fusion rows). Each is a process with one thread that
