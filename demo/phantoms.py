@@ -18,6 +18,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -238,12 +239,14 @@ def colour(grey: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
+    from questions import Wording, ask
+
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--sheet", type=Path)
     ap.add_argument("--export", type=Path)
     ap.add_argument("-n", type=int, default=20)
     ap.add_argument("--first", type=int, default=HELD_OUT, help="first seed")
-    ap.add_argument("--wording", choices=("train", "held out", "strange", "judge"), default="held out", help="of the exported questions")
+    ap.add_argument("--wording", choices=get_args(Wording), default="held out", help="of the exported questions")
     a = ap.parse_args()
     if a.sheet:
         cells = []
@@ -255,7 +258,6 @@ def main() -> None:
             print(seed, p.range_cm, p.caption, [(x.kind, x.side, x.depth_cm, x.size_mm) for x in p.lesions])
         Image.fromarray(np.vstack([np.hstack(cells[i:i + 3]) for i in range(0, 24, 3)])).save(a.sheet)
     if a.export:
-        from questions import ask
         a.export.mkdir(parents=True, exist_ok=True)
         with open(a.export / "questions.jsonl", "w", encoding="utf-8") as f:
             for seed in range(a.first, a.first + a.n):
