@@ -130,8 +130,7 @@ impl Session {
         let positions = self.positions(request.turns, request.picture.is_some())?;
         let mut timings = Timings::default();
         if let Some(picture) = request.picture {
-            self.see(picture)?;
-            timings.image_ms = ms(start);
+            timings.image_ms = self.see(picture)?;
         }
         let prefill_start = Instant::now();
         let reused_tokens = self.prefill(&positions.ids)?;

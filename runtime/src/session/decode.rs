@@ -1,7 +1,7 @@
 //! Extending the cache: the vision tower, prompts in chunks, one token at a time.
 
 use super::model::vision_patches;
-use super::{Picture, Session};
+use super::{Picture, Session, ms};
 use crate::gpu::Buffer;
 use crate::model::Task;
 use crate::plan::Ahead;
@@ -9,6 +9,7 @@ use crate::text::{Prompt, Slot, Turn, build};
 use crate::{Error, Result};
 use shaders::Step;
 use shaders::embed::PICTURE_ROW;
+use std::time::Instant;
 
 /// A conversation as one run of positions.
 pub(super) struct Positions {
@@ -67,18 +68,19 @@ impl Session {
         Ok(self.set_step(Step::new(0, v.patches() + 1)))
     }
 
-    /// Runs the vision tower unless the picture is there already.
-    pub(super) fn see(&mut self, picture: &Picture) -> Result<()> {
+    /// Runs the vision tower unless the picture is there already. Returns the milliseconds that took: 0 if it was there.
+    pub(super) fn see(&mut self, picture: &Picture) -> Result<f64> {
         if self.picture == Some(picture.id) {
-            return Ok(());
+            return Ok(0.0);
         }
+        let start = Instant::now();
         self.forget_picture();
         let step = self.stage_picture(picture)?;
         if let Some(plan) = &mut self.vision {
             self.pacer.run(plan, step)?;
         }
         self.picture = Some(picture.id);
-        Ok(())
+        Ok(ms(start))
     }
 
     /// The cache holds no rows of a picture any more.

@@ -123,7 +123,6 @@ impl Session {
                 problem: "the session was not made to generate".into(),
             });
         };
-        let start = Instant::now();
         let turns = [Turn { question: draw.instruction.into(), answer: None }];
         let positions = self.positions(&turns, draw.picture.is_some())?;
         let prompt_tokens = positions.ids.len();
@@ -135,10 +134,7 @@ impl Session {
         if !draw.masked {
             self.needs_whole_head("drawing without a mask")?;
         }
-        if let Some(picture) = draw.picture {
-            self.see(picture)?;
-        }
-        let image_ms = ms(start);
+        let image_ms = draw.picture.map_or(Ok(0.0), |picture| self.see(picture))?;
         let prefill_start = Instant::now();
         self.prefill(&positions.ids)?;
         let prefill_ms = ms(prefill_start);

@@ -249,7 +249,7 @@ impl Session {
     /// *Errors*: [`Error::Input`] if the model takes no pictures, [`Error::Cancelled`], those of the device.
     pub fn encode(&mut self, picture: &Picture) -> Result<()> {
         self.pacer.begin(None);
-        self.see(picture)
+        self.see(picture).map(drop)
     }
 
     /// Forgets what has been computed, and the picture too unless it is to be kept.

@@ -126,8 +126,7 @@ impl Session {
         let began = Instant::now();
         let positions = self.positions(request.turns, request.picture.is_some())?;
         if let Some(picture) = request.picture {
-            self.see(picture)?;
-            timings.image_ms = ms(began);
+            timings.image_ms = self.see(picture)?;
         }
         let prefill_start = Instant::now();
         self.prefill(&positions.ids)?;
