@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import gt, lt
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -168,6 +169,7 @@ FILLERS = ("actually", "clearly", "possibly", "maybe", "really", "just", "perhap
 
 
 def patterns(topic: str, wording: Wording) -> tuple[str, ...]:
+    """Of a topic; none where a wording has not been written for it."""
     match wording:
         case "train":
             return (*WORDINGS[topic][0], *WRITTEN["train"][topic])
@@ -301,25 +303,20 @@ def _candidates(p: Phantom, rng: Rng) -> list[tuple[str, Callable[[], tuple[dict
             ("size", lambda: ({"IT": _named(p, x, rng)}, f"{x.size_mm} mm", f"It measures about {x.size_mm} mm.")),
             ("size", lambda: ({"IT": _named(p, x, rng)}, f"{x.size_mm} mm", f"It measures about {x.size_mm} mm."))]
 
-    def deeper() -> tuple[dict[str, str], str, str]:
-        n = max(2, x.depth_cm + int(rng.choice((-3, -2, -1, 1, 2))))
-        return {"IT": _named(p, x, rng), "LENGTH": f"{n} {rng.choice(('cm', 'cm', 'centimeters'))}"}, *yes(x.depth_cm > n)
+    def depth_against(steps: tuple[int, ...], holds: Callable[[int, int], bool]) -> tuple[dict[str, str], str, str]:
+        n = max(2, x.depth_cm + int(rng.choice(steps)))
+        return {"IT": _named(p, x, rng), "LENGTH": f"{n} {rng.choice(('cm', 'cm', 'centimeters'))}"}, *yes(holds(x.depth_cm, n))
+
+    def size_against(holds: Callable[[int, int], bool]) -> tuple[dict[str, str], str, str]:
+        n = int(rng.choice([s for s in SIZES if s != x.size_mm]))
+        return {"IT": _named(p, x, rng), "LENGTH": _length(n, rng)}, *yes(holds(x.size_mm, n))
+
+    deeper, shallower = lambda: depth_against((-3, -2, -1, 1, 2), gt), lambda: depth_against((-2, -1, 1, 2, 3), lt)  # noqa: E731
+    larger, smaller = lambda: size_against(gt), lambda: size_against(lt)  # noqa: E731
 
     def at_depth() -> tuple[dict[str, str], str, str]:
         n = x.depth_cm if rng.random() < 0.5 else max(1, x.depth_cm + int(rng.choice((-3, -2, 2, 3))))
         return {"IT": _named(p, x, rng), "LENGTH": f"{n} {rng.choice(('cm', 'cm', 'centimeters'))}"}, *yes(x.depth_cm == n)
-
-    def shallower() -> tuple[dict[str, str], str, str]:
-        n = max(2, x.depth_cm + int(rng.choice((-2, -1, 1, 2, 3))))
-        return {"IT": _named(p, x, rng), "LENGTH": f"{n} {rng.choice(('cm', 'cm', 'centimeters'))}"}, *yes(x.depth_cm < n)
-
-    def smaller() -> tuple[dict[str, str], str, str]:
-        n = int(rng.choice([s for s in SIZES if s != x.size_mm]))
-        return {"IT": _named(p, x, rng), "LENGTH": _length(n, rng)}, *yes(x.size_mm < n)
-
-    def larger() -> tuple[dict[str, str], str, str]:
-        n = int(rng.choice([s for s in SIZES if s != x.size_mm]))
-        return {"IT": _named(p, x, rng), "LENGTH": _length(n, rng)}, *yes(x.size_mm > n)
 
     if not any(y.depth_cm == 2 for y in p.lesions):  # "deeper than 2" of one at 2 would be a tie
         out += [("deeper?", deeper), ("deeper?", deeper), ("shallower?", shallower)]

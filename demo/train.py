@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -454,6 +454,8 @@ def main() -> None:
     a = ap.parse_args()
     torch.set_num_threads(a.threads if a.tune else 1)  # two stages side by side use two cores better than two threads of one
     plan = SMOKE if a.smoke else FULL
+    if a.tune:
+        plan = replace(plan, steps=plan.steps | {"tune": a.tune})
     a.work.mkdir(parents=True, exist_ok=True)
     c, start = Config(), time.perf_counter()
 
@@ -464,9 +466,9 @@ def main() -> None:
     run = Run(a.work, plan, c, a.seed)
     if a.tune:
         run.model, _ = load(a.out)
-        plan.steps["tune"] = a.tune
         train_stage("tune", run, plan, text, data, 16 if a.smoke else 100)
         export(run.model, a.out)
+        (a.work / "tune.pt").unlink()  # the next one goes on from this checkpoint
         return
     if a.stage:
         train_stage(a.stage, run, plan, text, data, 16 if a.smoke else 100)
